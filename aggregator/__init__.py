@@ -1,0 +1,1 @@
+"""The server: admits updates, folds them into the model and writes the commit chain."""

@@ -1,0 +1,1 @@
+"""The language that devices and aggregator share: topics, frames, codecs, the chain and the bus."""

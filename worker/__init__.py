@@ -1,0 +1,1 @@
+"""The device: local training, error feedback and the outbox that keeps every update until its fate is known."""
