@@ -1,0 +1,93 @@
+"""The one table of topics: what each is called, how it is cut and how long it lasts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from broker_topics.errors import ConfigError
+
+RECORD_BYTES = 1024 * 1024
+"""Largest record of any topic."""
+
+PART_BYTES = 768 * 1024
+"""Largest part of a model; leaves room for the frame and the batch within a record."""
+
+UPDATE_PARTITIONS = 12
+"""Fixed for life: the partition of a device follows from its id."""
+
+_DAY_MS = 24 * 3600 * 1000
+
+
+class Topic(StrEnum):
+    """The role of a topic; its name also holds the task."""
+
+    UPDATES = "updates"
+    MODELS = "models"
+    COMMITS = "commits"
+    REJECTS = "rejects"
+    CLIENTS = "clients"
+    CONTROL = "control"
+    TELEMETRY = "telemetry"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicSpec:
+    """One topic as it should be, or as a broker describes it."""
+
+    name: str
+    partitions: int
+    replication: int
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+def topic_name(task: str, topic: Topic) -> str:
+    """The topic's name in Kafka; raises ConfigError for a task name that Kafka would not take.
+
+    >>> topic_name("watch", Topic.UPDATES)
+    'fl.watch.updates'
+    """
+    if not task or len(task) > 100 or not all(c.isascii() and (c.isalnum() or c in "-_") for c in task):
+        raise ConfigError(f"task name {task!r}: use 1 to 100 letters, digits, '-' or '_'")
+    return f"fl.{task}.{topic.value}"
+
+
+_COMMON = {"compression.type": "uncompressed", "max.message.bytes": str(RECORD_BYTES + 64 * 1024)}
+_DELETE = {**_COMMON, "cleanup.policy": "delete"}
+_COMPACT = {**_COMMON, "cleanup.policy": "compact"}
+_TABLE: dict[Topic, tuple[int, dict[str, str]]] = {
+    Topic.UPDATES: (
+        UPDATE_PARTITIONS,
+        {**_DELETE, "retention.ms": str(7 * _DAY_MS), "message.timestamp.type": "LogAppendTime"},
+    ),
+    Topic.MODELS: (
+        1,
+        {**_COMPACT, "min.compaction.lag.ms": str(_DAY_MS), "message.timestamp.type": "LogAppendTime"},
+    ),
+    Topic.COMMITS: (
+        1,
+        {**_DELETE, "retention.ms": "-1", "retention.bytes": "-1", "message.timestamp.type": "LogAppendTime"},
+    ),
+    Topic.REJECTS: (3, {**_DELETE, "retention.ms": str(14 * _DAY_MS)}),
+    Topic.CLIENTS: (UPDATE_PARTITIONS, {**_COMPACT}),
+    Topic.CONTROL: (
+        1,
+        {**_DELETE, "retention.ms": "-1", "retention.bytes": "-1", "message.timestamp.type": "LogAppendTime"},
+    ),
+    Topic.TELEMETRY: (UPDATE_PARTITIONS, {**_DELETE, "retention.ms": str(_DAY_MS)}),
+}
+
+
+def topic_specs(task: str, *, replication: int) -> tuple[TopicSpec, ...]:
+    """Every topic of a task; with three replicas two must have a record before it counts as written."""
+    if replication < 1:
+        raise ConfigError("replication must be at least 1")
+    durable = {"min.insync.replicas": "2" if replication >= 3 else "1", "unclean.leader.election.enable": "false"}
+    return tuple(
+        TopicSpec(
+            name=topic_name(task, topic),
+            partitions=partitions,
+            replication=replication,
+            settings={**settings, **durable},
+        )
+        for topic, (partitions, settings) in _TABLE.items()
+    )
