@@ -17,7 +17,7 @@ from broker_topics.topics import TopicSpec
 class BusRecord:
     """One record as it lies in the log; `value` is None for a tombstone.
 
-    `readable` is False where the log holds something that cannot be decoded at this offset; key and value are then None.
+    `readable` is False where what lies at this offset cannot be decoded; key and value are then None.
     `timestamp_ms` is the log's own clock (LogAppendTime), for age and retention only, never for decisions.
     """
 

@@ -1,0 +1,78 @@
+"""The one rule by which every reader follows the commit chain.
+
+A record is valid if its height is the last one's + 1, its parent is the last one's hash, and its runs continue the last
+vector without a gap. The first valid record in log order wins; all others are ignored. Appending is thus a
+compare-and-set, and two writers at once can only waste work.
+"""
+
+from broker_topics.errors import ConfigError, WireError
+from broker_topics.record import ENVELOPE, FORMAT, GENESIS_PARENT, Body, Cause, Decision, Record, RunKind, parse
+
+
+class UnknownFormatError(ConfigError):
+    """The next record of the chain is in a format that this release cannot read."""
+
+
+class ChainReader:
+    """Follows the chain by the reader's rule, one log record at a time; no I/O of its own.
+
+    Start it with the record to trust (from `head`), or with none to begin at the genesis.
+    """
+
+    def __init__(self, last: Record | None = None, offset: int = -1) -> None:
+        self.last = last
+        self.last_offset = offset
+        self.missed = False
+        """True once a height above last + 1 was seen: something was missed, read again after `last_offset`."""
+
+    def feed(self, offset: int, data: bytes) -> Record | None:
+        """The record if it is the chain's next, else None; raises UnknownFormatError rather than skip a winner."""
+        if len(data) < ENVELOPE.size:
+            return None
+        number, height, parent, _, _ = ENVELOPE.unpack_from(data)
+        expected, parent_hash = (self.last.height + 1, self.last.hash) if self.last else (0, GENESIS_PARENT)
+        if height > expected:
+            self.missed = True
+        if height != expected or parent != parent_hash:
+            return None
+        if number != FORMAT:
+            raise UnknownFormatError(f"chain record {height} is in format {number}; update Headwater on this machine")
+        try:
+            record = parse(data)
+        except WireError:
+            return None
+        if not continues(self.last, record.body):
+            return None
+        self.last, self.last_offset, self.missed = record, offset, False
+        return record
+
+
+def continues(last: Record | None, body: Body) -> bool:
+    """Whether the runs lead from the last record's vector to this one's without a gap, a decision for every input."""
+    if last is None:
+        return body.cause is Cause.GENESIS and not body.runs
+    vector = list(last.body.vector)
+    if len(body.vector) != len(vector):
+        return False
+    inputs = 0
+    for run in body.runs:
+        if not 0 <= run.partition < len(vector) or run.count < 1 or run.first != vector[run.partition]:
+            return False
+        vector[run.partition] += run.count
+        inputs += run.count if run.kind is RunKind.DATA else 0
+    return tuple(vector) == body.vector and inputs == len(body.decisions)
+
+
+def settled_in(body: Body, partition: int, offset: int) -> Decision | RunKind | None:
+    """The decision on one input, the kind of void run that covers it, or None where this record does not."""
+    index = 0
+    for run in body.runs:
+        inside = run.partition == partition and run.first <= offset < run.first + run.count
+        if run.kind is not RunKind.DATA:
+            if inside:
+                return run.kind
+            continue
+        if inside:
+            return body.decisions[index + offset - run.first]
+        index += run.count
+    return None
