@@ -91,3 +91,11 @@ def topic_specs(task: str, *, replication: int) -> tuple[TopicSpec, ...]:
         )
         for topic, (partitions, settings) in _TABLE.items()
     )
+
+
+def check_record_size(topic: str, key: bytes | None, value: bytes | None) -> int:
+    """Bytes of key and value together; raises ConfigError where no topic takes a record that large."""
+    size = len(key or b"") + len(value or b"")
+    if size > RECORD_BYTES:
+        raise ConfigError(f"{topic}: {size:,} bytes are above the {RECORD_BYTES:,} of a record; send it in parts")
+    return size
