@@ -1,0 +1,136 @@
+"""How one metric is declared: once, as a class attribute that is typed, described and listed on the reference page."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, Self, TypeVar, overload
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.metrics_core import Metric
+
+from broker_topics.errors import InvariantError
+
+PREFIX = "headwater_"
+
+M = TypeVar("M", bound=MetricWrapperBase)
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Registry(CollectorRegistry):
+    """A registry without `_created` samples, which would nearly double the number of series."""
+
+    def collect(self) -> Iterable[Metric]:
+        """Every metric with its samples."""
+        for metric in super().collect():
+            metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
+            yield metric
+
+
+class Family(Generic[M]):
+    """One metric with one bounded label: every value it may take has its series from the start.
+
+    An unlisted value is a bug, never a new series: a fleet of any size leaves the number of series alone.
+    """
+
+    __slots__ = ("_children", "label")
+
+    def __init__(self, metric: M, label: str, values: Iterable[str]) -> None:
+        self.label = label
+        self._children: dict[str, M] = {str(value): metric.labels(str(value)) for value in values}
+
+    def labels(self, **label: str) -> M:
+        """The series of one value, as in `labels(code=RejectCode.STALE)`; InvariantError for an unlisted one."""
+        try:
+            return self._children[label[self.label]]
+        except KeyError:
+            allowed = ", ".join(self._children)
+            raise InvariantError(f"metric label {label}: {self.label} must be one of {allowed}") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Definition(Generic[T_co]):
+    """One metric: what it is called, what it counts in, what it means and how many series it has.
+
+    `name` carries the prefix and is taken from the class attribute. `failures_of` names the counter of attempts
+    that a counter of failures is to be divided by. `initial` is what a gauge says before it is known.
+    """
+
+    kind: type[MetricWrapperBase]
+    unit: str
+    help: str
+    label: str | None = None
+    values: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+    failures_of: str | None = None
+    initial: float = 0.0
+    name: str = field(default="", init=False)
+
+    def __set_name__(self, owner: type, attribute: str) -> None:
+        object.__setattr__(self, "name", PREFIX + attribute)
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, instance: object, owner: type) -> T_co: ...
+    def __get__(self, instance: object | None, owner: type) -> Any:
+        # An instance holds the built metric under the same name, which Python finds before it asks here.
+        return self
+
+    @property
+    def series(self) -> int:
+        """How many time series this metric has, always."""
+        each = len(self.buckets) + 3 if self.kind is Histogram else 1
+        return each * (len(self.values) if self.label else 1)
+
+    def build(self, registry: CollectorRegistry) -> MetricWrapperBase | Family[Any]:
+        """A new metric in `registry`, all its series at their first value."""
+        # An info metric is given without the suffix that the exposition appends.
+        name = self.name.removesuffix("_info") if self.kind is Info else self.name
+        options: Mapping[str, Any] = {"buckets": self.buckets} if self.kind is Histogram else {}
+        metric = self.kind(name, self.help, [self.label] if self.label else [], registry=registry, **options)
+        if isinstance(metric, Gauge) and self.initial != 0.0:
+            metric.set(self.initial)
+        return Family(metric, self.label, self.values) if self.label else metric
+
+
+def counter(help_: str, *, unit: str, failures_of: str | None = None) -> Definition[Counter]:
+    """A count that only grows; its name ends in `_total`."""
+    return Definition(kind=Counter, unit=unit, help=help_, failures_of=failures_of)
+
+
+def counters(
+    help_: str, *, unit: str, label: str, values: Iterable[str], failures_of: str | None = None
+) -> Definition[Family[Counter]]:
+    """Counts by one bounded label."""
+    return Definition(kind=Counter, unit=unit, help=help_, label=label, values=_texts(values), failures_of=failures_of)
+
+
+def gauge(help_: str, *, unit: str, initial: float = 0.0) -> Definition[Gauge]:
+    """A value that goes up and down; `initial` NaN means not known yet."""
+    return Definition(kind=Gauge, unit=unit, help=help_, initial=initial)
+
+
+def gauges(help_: str, *, unit: str, label: str, values: Iterable[str]) -> Definition[Family[Gauge]]:
+    """Values by one bounded label."""
+    return Definition(kind=Gauge, unit=unit, help=help_, label=label, values=_texts(values))
+
+
+def histogram(help_: str, *, unit: str, buckets: tuple[float, ...]) -> Definition[Histogram]:
+    """How often a value fell into which bucket; `buckets` are upper bounds, the infinite one is added."""
+    return Definition(kind=Histogram, unit=unit, help=help_, buckets=buckets)
+
+
+def histograms(
+    help_: str, *, unit: str, buckets: tuple[float, ...], label: str, values: Iterable[str]
+) -> Definition[Family[Histogram]]:
+    """Histograms by one bounded label."""
+    return Definition(kind=Histogram, unit=unit, help=help_, buckets=buckets, label=label, values=_texts(values))
+
+
+def info(help_: str) -> Definition[Info]:
+    """Facts about this process as labels of a series that is always 1."""
+    return Definition(kind=Info, unit="1", help=help_)
+
+
+def _texts(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(str(value) for value in values)

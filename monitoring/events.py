@@ -1,0 +1,61 @@
+"""Every log event that Headwater may write: a bounded list, so that a log can be counted, searched and alerted on."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+EVENTS: Mapping[str, str] = MappingProxyType(
+    {
+        # Any role
+        "started": "The process has its settings and begins.",
+        "stopping": "A signal or the caller asked the process to stop.",
+        "stopped": "The process ended in order.",
+        "failed": "The process ends with an error; `exit_code` says whose turn it is.",
+        "health_listening": "The HTTP server for metrics and probes accepts connections.",
+        "health_request_failed": "A request for metrics or a probe could not be answered.",
+        "event_loop_blocked": "The event loop was late by more than its budget.",
+        "library_message": "A library wrote to Python's own logging; its text is in `message`.",
+        # The bus
+        "broker_unreachable": "The broker did not answer; the caller tries again after a pause.",
+        "broker_reachable": "The broker answers again.",
+        "client_recreated": "A Kafka client made no progress or broke and was replaced by a new one.",
+        "record_unreadable": "A record could not be read; its offset is passed and recorded.",
+        # The aggregator
+        "restore_started": "The state is being rebuilt from the chain and the log.",
+        "restored": "The state agrees with the newest official record.",
+        "caught_up": "Every update that was waiting at the start has been decided.",
+        "version_official": "A new model version is in the chain.",
+        "record_official": "A record without a server step is in the chain.",
+        "keyframe_official": "A keyframe is in the chain.",
+        "keyframe_failed": "A keyframe could not be published; the next record tries again.",
+        "parts_swept": "Parts that nobody needs any more were deleted from the models topic.",
+        "update_refused": "An update was refused; `code` says why.",
+        "append_in_doubt": "The broker did not confirm a record; the same bytes are sent again.",
+        "race_lost": "Another aggregator's record took the place; this process ends.",
+        "inputs_lost": "Inputs that the broker had acknowledged are no longer in the log.",
+        "reject_write_failed": "The advisory copy of a refusal could not be written.",
+        "telemetry_unreadable": "A device's telemetry could not be read.",
+        "evaluation_received": "The evaluator scored a version.",
+        # Devices
+        "model_followed": "The device has caught up with a model version.",
+        "keyframe_loaded": "The device took a whole model because deltas were missing or larger.",
+        "training_started": "Local training begins.",
+        "training_finished": "Local training ended and its update is in the outbox.",
+        "training_failed": "The training function raised; the device tries again later.",
+        "training_skipped": "The device may not train now, or has trained as much as may wait.",
+        "update_queued": "An update waits in the outbox.",
+        "update_sent": "The log has an update.",
+        "update_settled": "The chain has decided on an update.",
+        "update_in_doubt": "It is not known whether the log has an update; the same bytes are sent again.",
+        "update_discarded": "An update was given up and counted.",
+        "incarnation_changed": "The device took a new incarnation because its outbox was a copy or was restored.",
+        # The evaluator
+        "version_evaluated": "A version was scored on held-out data.",
+        "evaluation_failed": "The evaluation function raised; the next version is tried.",
+        # The local broker and the demo
+        "broker_started": "The local broker lists all its nodes.",
+        "broker_stopped": "The local broker ended.",
+        "role_started": "A role of the demo runs.",
+        "role_died": "A role of the demo ended unexpectedly and is started again.",
+    }
+)
+"""Name → meaning. A test fails on an event in the code that is not listed here."""
