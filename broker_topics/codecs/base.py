@@ -1,0 +1,122 @@
+"""What every codec speaks: the encoded form, the decoded form, and how a section is compressed."""
+
+import threading
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+import numpy as np
+import zstandard
+
+from broker_topics.errors import InvariantError, RejectCode, WireError
+from broker_topics.frames import Buffer
+from broker_topics.layout import Vector
+
+CHUNK: Final = 1 << 16
+"""Elements handled at a time where a temporary as large as the vector is to be avoided."""
+
+
+class CodecId(IntEnum):
+    """How a vector is written; numbers are part of the wire format and never change meaning."""
+
+    FLOAT32 = 0
+    BFLOAT16 = 1
+    INT8 = 2
+    SPARSE = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoded:
+    """A float32[size] vector in the bytes of a codec; nothing of it is checked before `decode`.
+
+    `flags` say how the sections are stored; `k` is the count of values carried; `raw_lengths` are the byte counts of
+    the sections before zstd.
+    """
+
+    codec: CodecId
+    flags: int
+    size: int
+    k: int
+    sections: tuple[Buffer, ...]
+    raw_lengths: tuple[int, ...]
+
+    @property
+    def payload_bytes(self) -> int:
+        """Bytes of all sections together."""
+        return sum(map(len, self.sections))
+
+
+class Decoded(ABC):
+    """A vector that passed every check of its codec and waits to be added somewhere."""
+
+    __slots__ = ("norm", "size")
+
+    size: int
+    norm: float
+
+    def __init__(self, size: int, norm: float) -> None:
+        self.size = size
+        self.norm = norm
+
+    def add_to(self, accumulator: Vector, weight: float = 1.0) -> None:
+        """Do accumulator += float32(weight) · values, each element in float32, the same bits on every CPU.
+
+        Raises:  InvariantError: if the accumulator is not a writable float32[size].
+        """
+        if accumulator.dtype != np.float32 or accumulator.shape != (self.size,):
+            raise InvariantError(f"an accumulator of float32[{self.size}] is needed, not {accumulator.shape}")
+        self._add(accumulator, np.float32(weight))
+
+    def to_vector(self) -> Vector:
+        """The values as a new float32[size]."""
+        vector = np.zeros(self.size, dtype=np.float32)
+        self._add(vector, np.float32(1.0))
+        return vector
+
+    @abstractmethod
+    def _add(self, accumulator: Vector, weight: np.float32) -> None: ...
+
+
+class _Zstd(threading.local):
+    """One compressor and one decompressor a thread: the objects are not thread-safe."""
+
+    def __init__(self) -> None:
+        self.compress = zstandard.ZstdCompressor(level=1, write_checksum=False).compress
+        self.decompress = zstandard.ZstdDecompressor().decompress
+
+
+_zstd = _Zstd()
+
+
+def shrink(raw: bytes) -> bytes | None:
+    """`raw` as one zstd frame that declares its size, or None where that is not smaller."""
+    packed = _zstd.compress(raw)
+    return packed if len(packed) < len(raw) else None
+
+
+def expand(section: Buffer, raw_length: int) -> bytes:
+    """Undo `shrink`; memory stays below `raw_length` whatever the section claims.
+
+    Raises:  WireError: bad_payload if the frame does not declare exactly `raw_length` (python-zstandard would
+             allocate what a frame declares, whatever the limit given), is damaged, or has bytes behind it.
+    """
+    try:
+        if zstandard.frame_content_size(section) != raw_length:
+            raise bad_payload("a compressed section does not declare the length of the header")
+        raw: bytes = _zstd.decompress(section, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise bad_payload("a compressed section is damaged") from error
+    if len(raw) != raw_length:
+        raise bad_payload("a compressed section has another length than it declares")
+    return raw
+
+
+def bad_payload(reason: str) -> WireError:
+    """The error of a payload that no encoder writes."""
+    return WireError(RejectCode.BAD_PAYLOAD, reason)
+
+
+def non_finite(reason: str) -> WireError:
+    """The error of values that are not finite."""
+    return WireError(RejectCode.NON_FINITE, reason)

@@ -1,0 +1,70 @@
+"""Where the values of a sparse vector lie: gaps between positions, a byte (or two) each.
+
+A byte below 255 is the count of coordinates left out before the next value; 255 leaves out 255 coordinates and carries
+no value. The wide form does the same with 16 bits and 65535, its low bytes before its high bytes. Positions rise
+strictly by construction, so a duplicate cannot be written.
+"""
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from broker_topics.codecs.base import bad_payload
+from broker_topics.frames import Buffer
+
+Positions = npt.NDArray[np.int64]
+"""int64[k]: strictly rising indices into the vector."""
+
+_SKIP: Final = {False: 255, True: 65535}
+_COUNTING: Positions = np.arange(1 << 17, dtype=np.int64)
+
+
+def raw_bounds(k: int, size: int, *, wide: bool) -> tuple[int, int]:
+    """The least and the most bytes that k gaps within `size` coordinates can take."""
+    if wide:
+        return 2 * k, 2 * (k + size // 65535)
+    return k, k + size // 255
+
+
+def write_gaps(positions: Positions, *, wide: bool) -> bytes:
+    """Write positions as gap bytes.
+
+    >>> list(write_gaps(np.array([0, 2, 300]), wide=False))
+    [0, 1, 255, 42]
+    """
+    skip = _SKIP[wide]
+    left_out = np.diff(positions, prepend=-1) - 1
+    skips = left_out // skip
+    place = np.arange(len(positions)) + np.cumsum(skips)
+    gaps = np.full(int(place[-1]) + 1, skip, dtype="<u2" if wide else np.uint8)
+    gaps[place] = left_out - skips * skip
+    if not wide:
+        return gaps.tobytes()
+    return np.ascontiguousarray(gaps.view(np.uint8).reshape(-1, 2).T).tobytes()
+
+
+def read_gaps(raw: Buffer, k: int, size: int, *, wide: bool) -> Positions:
+    """Positions from gap bytes whose count is within `raw_bounds`.
+
+    Returns: int64[k], rising, all below `size`.
+    Raises:  WireError: bad_payload unless there are exactly k of them, below `size`, and no skip at the end.
+    """
+    gaps: npt.NDArray[np.uint8] | npt.NDArray[np.uint16] = np.frombuffer(raw, dtype=np.uint8)
+    if wide:
+        gaps = np.ascontiguousarray(gaps.reshape(2, -1).T).view("<u2").ravel()
+    reached = gaps.astype(np.int64)
+    np.add.accumulate(reached, out=reached)
+    if len(reached) > k:
+        holds_value = gaps != _SKIP[wide]
+        if not holds_value[-1]:
+            raise bad_payload("positions end in a skip")
+        reached = reached[holds_value]
+    elif np.any(gaps == _SKIP[wide]):
+        raise bad_payload("too few positions")
+    if len(reached) != k:
+        raise bad_payload("the count of positions is not the declared one")
+    reached += _COUNTING[:k] if k <= len(_COUNTING) else np.arange(k)
+    if reached[-1] >= size:
+        raise bad_payload("a position lies behind the end of the vector")
+    return reached

@@ -1,0 +1,72 @@
+"""Which coordinates of a vector are the largest: exact, in one pass, without a copy of the vector."""
+
+from typing import Final
+
+import numpy as np
+
+from broker_topics.codecs.base import CHUNK, non_finite
+from broker_topics.codecs.positions import Positions
+from broker_topics.layout import Vector
+
+_SAMPLE: Final = 8192
+_SAMPLED_FROM: Final = 1 << 17
+
+
+def largest(vector: Vector, k: int) -> Positions:
+    """Where the k largest magnitudes lie; ties go to the lowest index, zeros are left out.
+
+    Args:    vector: float32[n], not modified; k ≥ 1.
+    Returns: int64[≤ k], rising; fewer than k only where fewer coordinates differ from zero.
+    Raises:  WireError: non_finite if the vector holds an infinity or NaN.
+    """
+    floor = _likely_floor(vector, k)
+    positions, complete = _search(vector, k, floor)
+    if not complete and floor > 0:
+        positions, _ = _search(vector, k, np.float32(0))
+    return positions
+
+
+def _search(vector: Vector, k: int, floor: np.float32) -> tuple[Positions, bool]:
+    """The k largest of what exceeds `floor`, and whether there were as many."""
+    scratch = np.empty(min(CHUNK, len(vector)), dtype=np.float32)
+    places: list[Positions] = []
+    magnitudes: list[Vector] = []
+    held = 0
+    for start in range(0, len(vector), CHUNK):
+        part = np.abs(vector[start : start + CHUNK], out=scratch[: min(CHUNK, len(vector) - start)])
+        if not part.max() < np.inf:
+            raise non_finite("the vector holds an infinity or NaN: lower the learning rate or clip the gradients")
+        found = np.flatnonzero(part > floor)
+        magnitudes.append(part[found])
+        found += start
+        places.append(found)
+        held += len(found)
+        if held >= 2 * k + CHUNK:
+            kept, sizes = _prune(np.concatenate(places), np.concatenate(magnitudes), k)
+            places, magnitudes, held, floor = [kept], [sizes], k, sizes.min()
+    kept, _ = _prune(np.concatenate(places), np.concatenate(magnitudes), k)
+    return kept, held >= k
+
+
+def _prune(places: Positions, magnitudes: Vector, k: int) -> tuple[Positions, Vector]:
+    """Keep the k largest; of those equal to the least of them, the first."""
+    if len(places) <= k:
+        return places, magnitudes
+    least = np.partition(magnitudes, len(magnitudes) - k)[len(magnitudes) - k]
+    keep = magnitudes > least
+    ties = np.flatnonzero(magnitudes == least)
+    keep[ties[: k - int(np.count_nonzero(keep))]] = True
+    return places[keep], magnitudes[keep]
+
+
+def _likely_floor(vector: Vector, k: int) -> np.float32:
+    """A magnitude that a few more than k coordinates exceed, guessed from an evenly spread sample."""
+    size = len(vector)
+    if size <= _SAMPLED_FROM:
+        return np.float32(0)
+    step = int(size * 0.6180339887) | 1
+    sample = np.abs(vector[np.arange(_SAMPLE, dtype=np.int64) * step % size])
+    expected = _SAMPLE * k / size
+    rank = min(_SAMPLE - 1, int(expected + 4 * expected**0.5) + 4)
+    guess = np.partition(sample, _SAMPLE - 1 - rank)[_SAMPLE - 1 - rank]
+    return guess if guess < np.inf else np.float32(0)

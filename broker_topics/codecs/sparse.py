@@ -1,0 +1,237 @@
+"""Codec 4: the largest coordinates only, as gap positions and log-scale values; what is left out stays with the sender.
+
+Sections: positions, symbols, scale; with the segment table also the table and its values. A vector may carry small
+tensors dense in bfloat16 beside the sparse rest; the table of them is part of the frame.
+"""
+
+import math
+from collections.abc import Sequence
+from enum import IntFlag
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from broker_topics.codecs import dense, positions, selection, values
+from broker_topics.codecs.base import CodecId, Decoded, Encoded, bad_payload, expand, non_finite, shrink
+from broker_topics.codecs.positions import Positions
+from broker_topics.errors import ConfigError, RejectCode, WireError
+from broker_topics.frames import Buffer
+from broker_topics.layout import Vector
+
+MAX_DENSITY: Final = 0.2
+_WIDE_BELOW: Final = 0.003
+_ATTEMPTS: Final = 40
+
+
+class Flag(IntFlag):
+    """How the sections of codec 4 are stored."""
+
+    WIDE_GAPS = 1
+    ZSTD_POSITIONS = 2
+    ZSTD_SYMBOLS = 4
+    NIBBLES = 8
+    BITS = 16
+    SEGMENTS = 32
+
+
+_ALL_FLAGS: Final = sum(Flag)
+_STORED: Final = {0, Flag.ZSTD_SYMBOLS, Flag.NIBBLES, Flag.BITS}
+
+
+class SparseDecoded(Decoded):
+    """Values at k positions, and perhaps a few dense segments."""
+
+    __slots__ = ("_positions", "_segments", "_symbols", "_table")
+
+    def __init__(
+        self,
+        *,
+        size: int,
+        norm: float,
+        places: Positions,
+        symbols: values.Symbols,
+        table: Vector,
+        segments: Sequence[tuple[slice, Vector]],
+    ) -> None:
+        super().__init__(size, norm)
+        self._positions, self._symbols, self._table, self._segments = places, symbols, table, segments
+
+    def _add(self, accumulator: Vector, weight: np.float32) -> None:
+        np.add.at(accumulator, self._positions, (self._table * weight).take(self._symbols))
+        for where, part in self._segments:
+            accumulator[where] += part * weight
+
+
+def encode(vector: Vector, density: float, segments: Sequence[slice], max_bytes: int | None) -> Encoded:
+    """Write the `density` · n largest coordinates, or fewer where that takes more than `max_bytes`.
+
+    Raises:  WireError: non_finite; ConfigError: if not even one value fits.
+    """
+    sparse = vector
+    extra: tuple[bytes, ...] = ()
+    if segments:
+        sparse = vector.copy()
+        for where in segments:
+            sparse[where] = 0
+        extra = _write_segments(vector, segments)
+    k = max(1, min(int(density * len(vector) + 0.5), len(vector) // 5))
+    for _ in range(_ATTEMPTS):
+        encoded = _encode_largest(sparse, k, segments, extra)
+        if max_bytes is None or encoded.payload_bytes <= max_bytes:
+            return encoded
+        if k == 1:
+            break
+        k = max(1, min(k - 1, int(min(encoded.k, k) * max_bytes / encoded.payload_bytes * 0.98)))
+    raise ConfigError(f"not even one value fits into {max_bytes} bytes: raise the limit of an update")
+
+
+def _encode_largest(vector: Vector, k: int, segments: Sequence[slice], extra: tuple[bytes, ...]) -> Encoded:
+    places = selection.largest(vector, k)
+    chosen = vector[places]
+    magnitudes = np.abs(chosen)
+    if len(places) == 0:
+        return _nothing(len(vector), segments, extra)
+    threshold = max(magnitudes.min(), np.ldexp(magnitudes.max(), 1 - values.MAX_LEVELS))
+    if threshold > magnitudes.min():
+        within = magnitudes >= threshold
+        places, chosen, magnitudes = places[within], chosen[within], magnitudes[within]
+    levels = values.levels_of(magnitudes, threshold)
+    symbols = (levels << 1).astype(np.uint8) | np.signbit(chosen)
+    scale = values.write_scale(magnitudes, levels, threshold)
+    return _assemble(len(vector), places, symbols, scale, extra)
+
+
+def _nothing(size: int, segments: Sequence[slice], extra: tuple[bytes, ...]) -> Encoded:
+    """A vector without a value: one zero, where no segment lies."""
+    place = 0
+    for where in sorted(segments, key=lambda segment: segment.start):
+        if where.start <= place < where.stop:
+            place = where.stop
+    scale = np.float32(1).tobytes() + np.float16(0).tobytes()
+    return _assemble(size, np.array([place]), np.zeros(1, dtype=np.uint8), scale, extra)
+
+
+def _assemble(size: int, places: Positions, symbols: values.Symbols, scale: bytes, extra: tuple[bytes, ...]) -> Encoded:
+    k = len(places)
+    gaps, gaps_raw, flags = _store_positions(places, size)
+    stored, stored_raw, symbol_flag = _store_symbols(symbols)
+    flags |= symbol_flag | (Flag.SEGMENTS if extra else 0)
+    return Encoded(
+        codec=CodecId.SPARSE,
+        flags=int(flags),
+        size=size,
+        k=k,
+        sections=(gaps, stored, scale, *extra),
+        raw_lengths=(gaps_raw, stored_raw, len(scale), *map(len, extra)),
+    )
+
+
+def _store_positions(places: Positions, size: int) -> tuple[bytes, int, int]:
+    """The smallest of the narrow and the wide form, with and without zstd."""
+    forms = []
+    for wide in (False, True) if len(places) < _WIDE_BELOW * size else (False,):
+        raw = positions.write_gaps(places, wide=wide)
+        flag = int(Flag.WIDE_GAPS) if wide else 0
+        packed = shrink(raw)
+        forms.append((raw, len(raw), flag) if packed is None else (packed, len(raw), flag | Flag.ZSTD_POSITIONS))
+    return min(forms, key=lambda form: len(form[0]))
+
+
+def _store_symbols(symbols: values.Symbols) -> tuple[bytes, int, int]:
+    """The smallest of zstd, bits, nibbles and plain bytes."""
+    raw = symbols.tobytes()
+    forms = [(raw, len(raw), 0)]
+    packed = shrink(raw)
+    if packed is not None:
+        forms.append((packed, len(raw), int(Flag.ZSTD_SYMBOLS)))
+    highest = symbols.max()
+    if highest < 2:
+        bits = values.write_bits(symbols)
+        forms.append((bits, len(bits), int(Flag.BITS)))
+    elif highest < 16:
+        nibbles = values.write_nibbles(symbols)
+        forms.append((nibbles, len(nibbles), int(Flag.NIBBLES)))
+    return min(forms, key=lambda form: len(form[0]))
+
+
+def decode(encoded: Encoded) -> SparseDecoded:
+    """Check everything, then hand out the values; nothing is allocated beyond the declared, bounded lengths.
+
+    Raises:  WireError: malformed for unknown flags or a wrong count of sections; bad_payload; non_finite.
+    """
+    flags, size, k = encoded.flags, encoded.size, encoded.k
+    _check_declared(encoded)
+    gap_section, symbol_section, scale_section, *extra = encoded.sections
+    gaps: Buffer = gap_section
+    if flags & Flag.ZSTD_POSITIONS:
+        gaps = expand(gap_section, encoded.raw_lengths[0])
+    places = positions.read_gaps(gaps, k, size, wide=bool(flags & Flag.WIDE_GAPS))
+    symbols = _load_symbols(symbol_section, flags, k)
+    magnitudes = values.read_scale(scale_section)
+    norm = values.norm_of(symbols, magnitudes)
+    segments: list[tuple[slice, Vector]] = []
+    if extra:
+        segments = _read_segments(extra, size, places)
+        norm = math.sqrt(norm * norm + sum(dense.square_sum(part) for _, part in segments))
+    table = values.table_of(magnitudes)
+    return SparseDecoded(size=size, norm=norm, places=places, symbols=symbols, table=table, segments=segments)
+
+
+def _check_declared(encoded: Encoded) -> None:
+    flags, size, k = encoded.flags, encoded.size, encoded.k
+    symbol_flag = flags & (Flag.ZSTD_SYMBOLS | Flag.NIBBLES | Flag.BITS)
+    if flags & ~_ALL_FLAGS or symbol_flag not in _STORED:
+        raise WireError(RejectCode.MALFORMED, "unknown flags")
+    count = 5 if flags & Flag.SEGMENTS else 3
+    if len(encoded.sections) != count or len(encoded.raw_lengths) != count:
+        raise WireError(RejectCode.MALFORMED, "a wrong count of sections")
+    if not 0 < k <= max(1, size // 5) or size < 1:
+        raise bad_payload("the count of values is out of range")
+    least, most = positions.raw_bounds(k, size, wide=bool(flags & Flag.WIDE_GAPS))
+    if not least <= encoded.raw_lengths[0] <= most or (flags & Flag.WIDE_GAPS and encoded.raw_lengths[0] % 2):
+        raise bad_payload("the positions have an impossible length")
+    symbol_bytes = {Flag.NIBBLES: (k + 1) // 2, Flag.BITS: (k + 7) // 8}.get(symbol_flag, k)
+    if encoded.raw_lengths[1] != symbol_bytes:
+        raise bad_payload("the symbols have an impossible length")
+    compressed = (flags & Flag.ZSTD_POSITIONS, flags & Flag.ZSTD_SYMBOLS, 0, 0, 0)
+    for section, raw_length, zstd in zip(encoded.sections, encoded.raw_lengths, compressed, strict=False):
+        if not zstd and len(section) != raw_length:
+            raise bad_payload("a section has another length than declared")
+
+
+def _load_symbols(section: Buffer, flags: int, k: int) -> values.Symbols:
+    if flags & Flag.ZSTD_SYMBOLS:
+        return np.frombuffer(expand(section, k), dtype=np.uint8)
+    if flags & Flag.NIBBLES:
+        return values.read_nibbles(section, k)
+    if flags & Flag.BITS:
+        return values.read_bits(section, k)
+    return np.frombuffer(section, dtype=np.uint8)
+
+
+def _write_segments(vector: Vector, segments: Sequence[slice]) -> tuple[bytes, bytes]:
+    ordered = sorted(segments, key=lambda segment: segment.start)
+    table = np.array([(where.start, where.stop) for where in ordered], dtype="<u4")
+    if not all(np.isfinite(vector[where]).all() for where in ordered):
+        raise non_finite("the vector holds an infinity or NaN: lower the learning rate or clip the gradients")
+    parts = [dense.to_bfloat16(np.ascontiguousarray(vector[where])) for where in ordered]
+    return table.tobytes(), np.concatenate(parts).tobytes()
+
+
+def _read_segments(extra: Sequence[Buffer], size: int, places: Positions) -> list[tuple[slice, Vector]]:
+    table_section, value_section = extra
+    if len(table_section) == 0 or len(table_section) % 8:
+        raise bad_payload("the segment table has an impossible length")
+    edges = np.frombuffer(table_section, dtype="<u4").astype(np.int64)
+    starts, stops = edges[0::2], edges[1::2]
+    if np.any(stops <= starts) or np.any(starts[1:] < stops[:-1]) or stops[-1] > size:
+        raise bad_payload("the segments overlap or lie outside the vector")
+    if int((stops - starts).sum()) * 2 != len(value_section):
+        raise bad_payload("the segments' values have an impossible length")
+    if np.any(np.searchsorted(edges, places, side="right") % 2):
+        raise bad_payload("a position lies within a dense segment")
+    numbers = dense.from_bfloat16(value_section)
+    cuts: npt.NDArray[np.int64] = np.cumsum(stops - starts)[:-1]
+    bounds = zip(starts.tolist(), stops.tolist(), strict=True)
+    return [(slice(start, stop), part) for (start, stop), part in zip(bounds, np.split(numbers, cuts), strict=True)]

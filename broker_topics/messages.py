@@ -1,0 +1,301 @@
+"""The messages of a task: what a device, the aggregator and an operator tell each other, one frame each.
+
+Reading checks the exact type and range of every element; payload sections stay views into the record and are decoded
+only by `codecs.decode`. Parts of keyframes and deltas have a module of their own.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from broker_topics.codecs import Encoded, codec_of
+from broker_topics.errors import ConfigError, RejectCode, WireError
+from broker_topics.frames import Buffer, Frame, FrameKind, pack, split, unpack
+
+Scalar: TypeAlias = str | int | float
+"""A telemetry value."""
+
+MAX_ID: Final = 128
+"""Characters of a client id."""
+
+MAX_TASK: Final = 200
+"""Characters of a task's name."""
+
+HEADER_ALLOWANCE: Final = 1024
+"""Bytes that envelope and header of an update never exceed."""
+
+_U64: Final = 2**64 - 1
+_COUNT: Final = 2**53
+_MAX_WORK: Final = 1e6
+_MAX_VALUES: Final = 32
+_MAX_TEXT: Final = 256
+
+
+def payload_limit(record_bytes: int) -> int:
+    """What the sections of an update may take so that its record stays within `record_bytes`."""
+    return record_bytes - HEADER_ALLOWANCE
+
+
+def check_client_id(client_id: str) -> str:
+    """The id itself; raises ConfigError unless it is 1 to 128 printable characters."""
+    if not 1 <= len(client_id) <= MAX_ID or not client_id.isprintable():
+        raise ConfigError(f"client id {client_id!r} is not 1 to {MAX_ID} printable characters: choose another")
+    return client_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """What a device sends: a compressed delta, what it started from, and how much work is in it.
+
+    `base_hash` is the first eight bytes of the hash of the hidden model that it started from; `work` counts the
+    normalised trainings contained, ≥ 1; `num_steps` the local steps.
+    """
+
+    task: str
+    client_id: str
+    incarnation: int
+    sequence: int
+    layout: int
+    base_version: int
+    base_hash: bytes
+    num_examples: int
+    num_steps: int
+    work: float
+    encoded: Encoded
+
+    def to_bytes(self) -> bytes:
+        """The record; raises ConfigError if a name is too long for the header."""
+        header = [self.task, self.client_id, self.incarnation, self.sequence, self.layout, self.base_version]
+        header += [self.base_hash, self.num_examples, self.num_steps, self.work, *_encoded_header(self.encoded)]
+        return pack(FrameKind.UPDATE, header, self.encoded.sections)
+
+    @classmethod
+    def from_bytes(cls, data: Buffer, *, max_bytes: int | None = None) -> "Update":
+        """Read a record without decoding its payload; raises WireError (malformed, too_large)."""
+        return cls.from_frame(unpack(data, expect=FrameKind.UPDATE, max_bytes=max_bytes))
+
+    @classmethod
+    def from_frame(cls, frame: Frame) -> "Update":
+        """As `from_bytes`, of a frame already opened."""
+        row = _row(frame.header, 16)
+        return cls(
+            task=_name(row[0], MAX_TASK),
+            client_id=_name(row[1], MAX_ID),
+            incarnation=_integer(row[2], 1, _U64),
+            sequence=_integer(row[3], 0, _U64),
+            layout=_integer(row[4], 0, _U64),
+            base_version=_integer(row[5], 0, _COUNT),
+            base_hash=_bytes(row[6], 8),
+            num_examples=_integer(row[7], 1, _COUNT),
+            num_steps=_integer(row[8], 1, _COUNT),
+            work=_number(row[9], 1, _MAX_WORK),
+            encoded=_encoded(row[10:], frame.body),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delta:
+    """What advances the hidden model to `version`; `base_hash` names (eight bytes) the hidden model it is added to."""
+
+    task: str
+    layout: int
+    version: int
+    base_hash: bytes
+    encoded: Encoded
+
+    def to_bytes(self) -> bytes:
+        """The frame, of any size; raises ConfigError if the task's name is too long for the header."""
+        header = [self.task, self.layout, self.version, self.base_hash, *_encoded_header(self.encoded)]
+        return pack(FrameKind.DELTA, header, self.encoded.sections)
+
+    @classmethod
+    def from_bytes(cls, data: Buffer) -> "Delta":
+        """Read a frame without decoding its payload; raises WireError (malformed)."""
+        frame = unpack(data, expect=FrameKind.DELTA)
+        row = _row(frame.header, 10)
+        return cls(
+            task=_name(row[0], MAX_TASK),
+            layout=_integer(row[1], 0, _U64),
+            version=_integer(row[2], 0, _COUNT),
+            base_hash=_bytes(row[3], 8),
+            encoded=_encoded(row[4:], frame.body),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reject:
+    """Which record was refused, where it lies, and why; `crc` is its `frame_crc`. Advisory: the chain decides."""
+
+    code: RejectCode
+    partition: int
+    offset: int
+    client_id: str
+    crc: int
+
+    def to_bytes(self) -> bytes:
+        """The record."""
+        return pack(FrameKind.REJECT, [self.code.value, self.partition, self.offset, self.client_id, self.crc])
+
+    @classmethod
+    def from_bytes(cls, data: Buffer) -> "Reject":
+        """Read a record; raises WireError (malformed)."""
+        row = _bare_row(unpack(data, expect=FrameKind.REJECT), 5)
+        return cls(
+            code=_reject_code(row[0]),
+            partition=_integer(row[1], 0, 2**31 - 1),
+            offset=_integer(row[2], 0, _COUNT),
+            client_id=_name(row[3], MAX_ID, least=0),
+            crc=_integer(row[4], 0, 2**32 - 1),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Telemetry:
+    """What a device tells of itself; up to 32 named values, lossy by contract, read by no rule."""
+
+    client_id: str
+    task: str
+    incarnation: int
+    values: Mapping[str, Scalar]
+
+    def to_bytes(self) -> bytes:
+        """The record; raises ConfigError if the values are too many or too long."""
+        try:
+            _telemetry_values(dict(self.values))
+        except WireError as error:
+            raise ConfigError(f"telemetry cannot be sent, {error.reason}: send fewer or shorter values") from error
+        return pack(FrameKind.TELEMETRY, [self.client_id, self.task, self.incarnation, dict(self.values)])
+
+    @classmethod
+    def from_bytes(cls, data: Buffer) -> "Telemetry":
+        """Read a record; raises WireError (malformed)."""
+        row = _bare_row(unpack(data, expect=FrameKind.TELEMETRY), 4)
+        return cls(
+            client_id=_name(row[0], MAX_ID),
+            task=_name(row[1], MAX_TASK),
+            incarnation=_integer(row[2], 0, _U64),
+            values=_telemetry_values(row[3]),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Control:
+    """An operator's command, such as pause, resume or roll back, and its argument if it takes one."""
+
+    command: str
+    argument: Scalar | None = None
+
+    def to_bytes(self) -> bytes:
+        """The record."""
+        return pack(FrameKind.CONTROL, [self.command, self.argument])
+
+    @classmethod
+    def from_bytes(cls, data: Buffer) -> "Control":
+        """Read a record; raises WireError (malformed)."""
+        command, argument = _bare_row(unpack(data, expect=FrameKind.CONTROL), 2)
+        return cls(command=_name(command, MAX_ID), argument=None if argument is None else _scalar(argument, 4096))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """Where to enter the chain: the newest official keyframe record's offset in `commits`, height and hash."""
+
+    offset: int
+    height: int
+    record_hash: bytes
+
+    def to_bytes(self) -> bytes:
+        """The record."""
+        return pack(FrameKind.HEAD, [self.offset, self.height, self.record_hash])
+
+    @classmethod
+    def from_bytes(cls, data: Buffer) -> "Head":
+        """Read a record; raises WireError (malformed)."""
+        row = _bare_row(unpack(data, expect=FrameKind.HEAD), 3)
+        return cls(
+            offset=_integer(row[0], 0, _COUNT), height=_integer(row[1], 0, _COUNT), record_hash=_bytes(row[2], 32)
+        )
+
+
+def _encoded_header(encoded: Encoded) -> list[object]:
+    lengths = [len(section) for section in encoded.sections]
+    return [int(encoded.codec), encoded.flags, encoded.size, encoded.k, lengths, list(encoded.raw_lengths)]
+
+
+def _encoded(row: list[object], body: memoryview) -> Encoded:
+    return Encoded(
+        codec=codec_of(row[0]),
+        flags=_integer(row[1], 0, 2**31),
+        size=_integer(row[2], 1, _COUNT),
+        k=_integer(row[3], 0, _COUNT),
+        sections=split(body, _lengths(row[4])),
+        raw_lengths=tuple(_lengths(row[5])),
+    )
+
+
+def _row(header: list[object], count: int) -> list[object]:
+    if len(header) != count:
+        raise _malformed(f"the header has {len(header)} elements, {count} are expected")
+    return header
+
+
+def _bare_row(frame: Frame, count: int) -> list[object]:
+    if len(frame.body):
+        raise _malformed("bytes trail the header")
+    return _row(frame.header, count)
+
+
+def _lengths(value: object) -> list[int]:
+    if type(value) is not list or len(value) > 8:
+        raise _malformed("section lengths are not a short list")
+    return [_integer(item, 0, _COUNT) for item in value]
+
+
+def _reject_code(value: object) -> RejectCode:
+    try:
+        return RejectCode(value)
+    except ValueError:
+        raise _malformed("the reject code is unknown") from None
+
+
+def _integer(value: object, least: int, most: int) -> int:
+    if type(value) is not int or not least <= value <= most:
+        raise _malformed("an integer is out of range or no integer")
+    return value
+
+
+def _number(value: object, least: float, most: float) -> float:
+    if type(value) not in (int, float) or not least <= value <= most:  # type: ignore[operator]
+        raise _malformed("a number is out of range or no number")
+    return value
+
+
+def _bytes(value: object, count: int) -> bytes:
+    if type(value) is not bytes or len(value) != count:
+        raise _malformed(f"{count} bytes are expected")
+    return value
+
+
+def _name(value: object, most: int, *, least: int = 1) -> str:
+    if type(value) is not str or not least <= len(value) <= most or not value.isprintable():
+        raise _malformed(f"a name of {least} to {most} printable characters is expected")
+    return value
+
+
+def _scalar(value: object, most: int) -> Scalar:
+    if type(value) is str and len(value) <= most:
+        return value
+    if type(value) is int or (type(value) is float and math.isfinite(value)):
+        return value  # type: ignore[return-value]
+    raise _malformed("a text or a finite number is expected")
+
+
+def _telemetry_values(value: object) -> dict[str, Scalar]:
+    if type(value) is not dict or len(value) > _MAX_VALUES:
+        raise _malformed(f"at most {_MAX_VALUES} named values are expected")
+    return {_name(key, MAX_ID): _scalar(item, _MAX_TEXT) for key, item in value.items()}
+
+
+def _malformed(reason: str) -> WireError:
+    return WireError(RejectCode.MALFORMED, reason)
