@@ -7,7 +7,10 @@ from enum import StrEnum
 from broker_topics.errors import ConfigError
 
 RECORD_BYTES = 1024 * 1024
-"""Largest record of any topic."""
+"""Largest value of a record, in any topic."""
+
+KEY_BYTES = 1024
+"""Largest key of a record, in any topic."""
 
 PART_BYTES = 768 * 1024
 """Largest part of a model; leaves room for the frame and the batch within a record."""
@@ -51,27 +54,32 @@ def topic_name(task: str, topic: Topic) -> str:
     return f"fl.{task}.{topic.value}"
 
 
-_COMMON = {"compression.type": "uncompressed", "max.message.bytes": str(RECORD_BYTES + 64 * 1024)}
+_COMMON = {
+    "compression.type": "uncompressed",
+    "max.message.bytes": str(RECORD_BYTES + 64 * 1024),
+    # The broker's clock: it refuses records that a device's own clock dates an hour ahead.
+    "message.timestamp.type": "LogAppendTime",
+}
 _DELETE = {**_COMMON, "cleanup.policy": "delete"}
 _COMPACT = {**_COMMON, "cleanup.policy": "compact"}
 _TABLE: dict[Topic, tuple[int, dict[str, str]]] = {
     Topic.UPDATES: (
         UPDATE_PARTITIONS,
-        {**_DELETE, "retention.ms": str(7 * _DAY_MS), "message.timestamp.type": "LogAppendTime"},
+        {**_DELETE, "retention.ms": str(7 * _DAY_MS)},
     ),
     Topic.MODELS: (
         1,
-        {**_COMPACT, "min.compaction.lag.ms": str(_DAY_MS), "message.timestamp.type": "LogAppendTime"},
+        {**_COMPACT, "min.compaction.lag.ms": str(_DAY_MS)},
     ),
     Topic.COMMITS: (
         1,
-        {**_DELETE, "retention.ms": "-1", "retention.bytes": "-1", "message.timestamp.type": "LogAppendTime"},
+        {**_DELETE, "retention.ms": "-1", "retention.bytes": "-1"},
     ),
     Topic.REJECTS: (3, {**_DELETE, "retention.ms": str(14 * _DAY_MS)}),
     Topic.CLIENTS: (UPDATE_PARTITIONS, {**_COMPACT}),
     Topic.CONTROL: (
         1,
-        {**_DELETE, "retention.ms": "-1", "retention.bytes": "-1", "message.timestamp.type": "LogAppendTime"},
+        {**_DELETE, "retention.ms": "-1", "retention.bytes": "-1"},
     ),
     Topic.TELEMETRY: (UPDATE_PARTITIONS, {**_DELETE, "retention.ms": str(_DAY_MS)}),
 }
@@ -94,8 +102,16 @@ def topic_specs(task: str, *, replication: int) -> tuple[TopicSpec, ...]:
 
 
 def check_record_size(topic: str, key: bytes | None, value: bytes | None) -> int:
-    """Bytes of key and value together; raises ConfigError where no topic takes a record that large."""
-    size = len(key or b"") + len(value or b"")
-    if size > RECORD_BYTES:
-        raise ConfigError(f"{topic}: {size:,} bytes are above the {RECORD_BYTES:,} of a record; send it in parts")
-    return size
+    """Bytes of key and value together; raises ConfigError where no topic takes them, or there is neither."""
+    key_bytes, value_bytes = len(key or b""), len(value or b"")
+    if key is None and value is None:
+        raise ConfigError(f"{topic}: a record needs a key or a value")
+    if key_bytes > KEY_BYTES:
+        raise ConfigError(
+            f"{topic}: a key of {key_bytes:,} bytes is above the limit of {KEY_BYTES:,}; use a shorter one"
+        )
+    if value_bytes > RECORD_BYTES:
+        raise ConfigError(
+            f"{topic}: a record of {value_bytes:,} bytes is above the limit of {RECORD_BYTES:,}; send less, or in parts"
+        )
+    return key_bytes + value_bytes
