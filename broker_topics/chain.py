@@ -1,7 +1,7 @@
 """The one rule by which every reader follows the commit chain.
 
-A record is valid if its height is the last one's + 1, its parent is the last one's hash, and its runs continue the last
-vector without a gap. The first valid record in log order wins; all others are ignored. Appending is thus a
+A record is valid if its height is the last one's + 1, its parent is the last one's hash, its runs continue the last
+vector without a gap, and it holds at most one server step. The first valid record in log order wins; all others are ignored. Appending is thus a
 compare-and-set, and two writers at once can only waste work.
 """
 
@@ -52,7 +52,7 @@ def continues(last: Record | None, body: Body) -> bool:
     if last is None:
         return body.cause is Cause.GENESIS and not body.runs
     vector = list(last.body.vector)
-    if len(body.vector) != len(vector):
+    if len(body.vector) != len(vector) or len(body.steps) > 1:
         return False
     inputs = 0
     for run in body.runs:

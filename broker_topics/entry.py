@@ -1,0 +1,146 @@
+"""Where to enter the chain, and the log of commits read by the reader's rule."""
+
+from dataclasses import dataclass
+
+from broker_topics.bus import Bus, LogReader, OffsetGoneError
+from broker_topics.chain import ChainReader
+from broker_topics.errors import BusError, ConfigError, WireError
+from broker_topics.models_log import ModelsReader
+from broker_topics.record import Record, parse
+from broker_topics.topics import Topic, topic_name
+
+_FETCH_S = 10.0
+
+MAX_CATCH_UP = 20_000
+"""Records that a returning reader is willing to go through before it starts at the newest keyframe instead."""
+
+
+class ChainLostError(BusError):
+    """The chain cannot be followed from where the reader stands; enter again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChainPosition:
+    """A place in the chain: the log offset, height and hash of one official record."""
+
+    offset: int
+    height: int
+    hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Official:
+    """An official record, where it lies and when the log took it in (the log's clock, milliseconds)."""
+
+    record: Record
+    offset: int
+    timestamp_ms: int
+
+
+class CommitsReader:
+    """The official records, in order, from wherever it was told to begin."""
+
+    def __init__(self, bus: Bus, task: str, first: Official | None = None) -> None:
+        self._bus, self._topic = bus, topic_name(task, Topic.COMMITS)
+        self.chain = ChainReader(first.record, first.offset) if first else ChainReader()
+        self._first = first
+        self._reader: LogReader = bus.reader(self._topic, {0: self.chain.last_offset + 1})
+
+    @property
+    def position(self) -> ChainPosition:
+        """The newest official record seen; raises ChainLostError before the first."""
+        last = self.chain.last
+        if last is None:
+            raise ChainLostError("no record of the chain was read yet")
+        return ChainPosition(self.chain.last_offset, last.height, last.hash)
+
+    @property
+    def offset(self) -> int:
+        """The log offset that will be read next; records of losers count too."""
+        return self._reader.position(0)
+
+    async def poll(self, timeout_s: float) -> list[Official]:
+        """Newly official records; empty when none came within `timeout_s`.
+
+        Raises:  ChainLostError: records are missing, also after reading again from the last official one.
+        """
+        official = await self._read(timeout_s)
+        if self.chain.missed or official is None:
+            self.chain.missed = False
+            self._reader.seek(0, self.chain.last_offset + 1)
+            official = await self._read(timeout_s)
+            if official is None or (self.chain.missed and not official):
+                raise ChainLostError("the chain does not go on from the last record that was read")
+        return official
+
+    async def _read(self, timeout_s: float) -> list[Official] | None:
+        try:
+            batch = await self._reader.fetch(max_records=200, timeout_s=timeout_s)
+        except OffsetGoneError:
+            return None
+        official = []
+        for record in batch:
+            link = self.chain.feed(record.offset, record.value or b"")
+            if link is not None:
+                official.append(Official(link, record.offset, record.timestamp_ms))
+        return official
+
+    async def to_the_end(self) -> list[Official]:
+        """Every official record from the first one (included) up to the log's end as it is now."""
+        stop = (await self._bus.end_offsets(self._topic))[0]
+        official: list[Official] = [self._first] if self._first else []
+        while self._reader.position(0) < stop:
+            before = self._reader.position(0)
+            official += await self.poll(_FETCH_S)
+            if self._reader.position(0) == before:
+                raise BusError("the commits topic stopped answering; check the broker")
+        return official
+
+    async def close(self) -> None:
+        """Give up the connection."""
+        await self._reader.close()
+
+
+async def record_at(bus: Bus, task: str, offset: int) -> Official | None:
+    """Whatever chain record lies at one offset of the commits topic, official or not; None if none can be read."""
+    topic = topic_name(task, Topic.COMMITS)
+    if not (await bus.start_offsets(topic))[0] <= offset < (await bus.end_offsets(topic))[0]:
+        return None
+    reader = bus.reader(topic, {0: offset})
+    try:
+        for found in await reader.fetch(max_records=1, timeout_s=_FETCH_S):
+            if found.offset == offset and found.value:
+                return Official(parse(found.value), offset, found.timestamp_ms)
+    except (WireError, OffsetGoneError):
+        return None
+    finally:
+        await reader.close()
+    return None
+
+
+async def check_task(bus: Bus, task: str) -> None:
+    """Raise ConfigError unless the task's topics exist."""
+    names = [topic_name(task, topic) for topic in Topic]
+    there = await bus.describe(names)
+    missing = [name for name in names if name not in there]
+    if len(missing) == len(names):
+        raise ConfigError(f"task {task!r} is unknown to this broker; make it with: headwater task create --task {task}")
+    if missing:
+        raise ConfigError(f"topics are missing: {', '.join(missing)}; mend with: headwater topics apply --task {task}")
+
+
+async def entry(bus: Bus, task: str, models: ModelsReader, since: ChainPosition | None = None) -> Official | None:
+    """The record to start from: what `head` names, or `since` if that is older; None means the log's beginning.
+
+    A pointer is trusted only if the record that it names lies where it says; a start anywhere else in the log could
+    follow a loser's fork.
+    """
+    head = await models.head()
+    places = [ChainPosition(head.offset, head.height, head.record_hash)] if head is not None else []
+    if since is not None and (head is None or head.height - since.height <= MAX_CATCH_UP):
+        places.append(since)
+    for place in sorted(places, key=lambda place: place.height):
+        found = await record_at(bus, task, place.offset)
+        if found is not None and found.record.hash == place.hash:
+            return found
+    return None
