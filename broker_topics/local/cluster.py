@@ -24,6 +24,7 @@ READY_S = 90.0
 """How long a cluster may take to become ready on a slow machine."""
 
 _LEFTOVER_S = 30.0
+_LOCK_S = 1.0
 _POLL_S = 0.1
 
 
@@ -74,7 +75,7 @@ class LocalCluster:
         self._listeners, self._properties = tuple(listeners), dict(properties or {})
         self._scram_users = dict(scram_users or {})
         self._servers: dict[int, Server] = {}
-        self._lock = FileLock(self._data / "broker.lock", blocking=False, thread_local=False)
+        self._lock = FileLock(self._data / "broker.lock", timeout=_LOCK_S, thread_local=False)
 
     async def __aenter__(self) -> Self:
         """Start and wait until ready."""
@@ -114,7 +115,7 @@ class LocalCluster:
                  BusError: a node ended, or the cluster was not ready in time.
         """
         self._data.mkdir(parents=True, exist_ok=True)
-        self._take_lock()
+        await asyncio.to_thread(self._take_lock)
         try:
             await self._prepare()
             for server in self._servers.values():
@@ -256,14 +257,11 @@ class LocalCluster:
 def find_running(data: Path) -> Running | None:
     """The cluster that runs on `data`; None when there is none, also where a killed one left its file."""
     try:
-        with FileLock(data / "broker.lock", blocking=False, thread_local=False):
-            return None
-    except Timeout:
-        pass
-    except OSError:
-        return None
-    try:
         kept = json.loads((data / "broker.json").read_text())
+        with FileLock(data / "broker.lock", blocking=False):
+            return None
     except FileNotFoundError:
         return None
+    except Timeout:
+        pass
     return Running(**kept | {"node_pids": tuple(kept["node_pids"])})
