@@ -38,10 +38,10 @@ class Family(Generic[M]):
         self.label = label
         self._children: dict[str, M] = {str(value): metric.labels(str(value)) for value in values}
 
-    def labels(self, **label: str) -> M:
+    def labels(self, **label: str | int) -> M:
         """The series of one value, as in `labels(code=RejectCode.STALE)`; InvariantError for an unlisted one."""
         try:
-            return self._children[label[self.label]]
+            return self._children[str(label[self.label])]
         except KeyError:
             allowed = ", ".join(self._children)
             raise InvariantError(f"metric label {label}: {self.label} must be one of {allowed}") from None

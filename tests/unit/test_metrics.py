@@ -58,6 +58,12 @@ def test_every_label_value_exists_before_its_first_event() -> None:
             assert len(definition.values) > 1, definition.name
 
 
+def test_a_partition_is_named_by_its_number() -> None:
+    metrics = Metrics()
+    metrics.consumer_lag_records.labels(partition=11).set(5)
+    assert metrics.registry.get_sample_value("headwater_consumer_lag_records", {"partition": "11"}) == 5.0
+
+
 def test_two_registries_in_one_process_do_not_share_a_count() -> None:
     one, other = Metrics(), Metrics()
     one.updates_received_total.inc(3)
