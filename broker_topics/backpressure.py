@@ -2,10 +2,8 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
-MAX_BYTES_UNDER_WAY = 16 * 1024 * 1024
+MAX_BYTES_UNDER_WAY = 8 * 1024 * 1024
 """What one bus has under way unless told otherwise; more only fills memory, the link is full long before."""
 
 
@@ -20,17 +18,13 @@ class ByteBudget:
         self.under_way = 0
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
-    @asynccontextmanager
-    async def hold(self, size: int) -> AsyncIterator[None]:
-        """Wait for room, and give it back at the end of the block, also when that ends in an error."""
-        await self._enter(size)
-        try:
-            yield
-        finally:
-            self.under_way -= size
-            self._admit()
+    def release(self, size: int) -> None:
+        """Give back what `acquire` let in."""
+        self.under_way -= size
+        self._admit()
 
-    async def _enter(self, size: int) -> None:
+    async def acquire(self, size: int) -> None:
+        """Wait for room for `size` bytes; every acquired byte must be released."""
         if not self._waiting and self._fits(size):
             self.under_way += size
             return

@@ -54,14 +54,21 @@ class MemoryBus:
         """Append one record; see `Bus.send`. The log's `on_send` decides what goes wrong."""
         self._check_open()
         size = check_record_size(topic, key, value)
-        async with self._order[topic, partition], self._budget.hold(size):
-            await asyncio.sleep(0)  # a sender in a tight loop must let readers run
-            self._check_open()
-            where = self.log.partition(topic, partition)
-            fault = self.log.on_send(topic, partition, key, value) if self.log.on_send else None
-            if fault is not None and fault.hold is not None:
-                await fault.hold.wait()
-            return self._append(where, key, value, fault)
+        async with self._order[topic, partition]:
+            await self._budget.acquire(size)
+            try:
+                return await self._send(topic, key, value, partition)
+            finally:
+                self._budget.release(size)
+
+    async def _send(self, topic: str, key: bytes | None, value: bytes | None, partition: int) -> Position:
+        await asyncio.sleep(0)  # a sender in a tight loop must let readers run
+        self._check_open()
+        where = self.log.partition(topic, partition)
+        fault = self.log.on_send(topic, partition, key, value) if self.log.on_send else None
+        if fault is not None and fault.hold is not None:
+            await fault.hold.wait()
+        return self._append(where, key, value, fault)
 
     def _append(self, where: MemoryPartition, key: bytes | None, value: bytes | None, fault: Fault | None) -> Position:
         self._check_open()
