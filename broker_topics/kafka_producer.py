@@ -21,7 +21,7 @@ from broker_topics.kafka_queries import KafkaQueries
 from broker_topics.topics import RECORD_BYTES
 
 # A batch of several records must fit every topic's max.message.bytes; a single large one may be larger than this.
-_BATCH_BYTES = 256 * 1024
+_BATCH_BYTES = 64 * 1024
 _LINGER_MS = 2
 _RETRY_S = 0.1
 
@@ -189,5 +189,4 @@ class KafkaProducer:
 async def _end(producer: AIOKafkaProducer) -> None:
     """End a producer without its flush, which waits for ever while the broker is down (aiokafka #1101)."""
     producer._closed = True
-    await quietly(producer._sender.close())
-    await quietly(producer.client.close())
+    await quietly(producer._sender.close(), producer.client.close())

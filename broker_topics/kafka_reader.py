@@ -125,7 +125,7 @@ class KafkaReader:
             try:
                 await self._connection.open(consumer.start())
             except BaseException:
-                await quietly(consumer.stop())
+                await quietly(consumer.stop(), consumer._client.close())
                 raise
             consumer.assign(self._tps(self._positions))
             if self._paused:
@@ -138,7 +138,7 @@ class KafkaReader:
     async def _drop(self) -> None:
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            await quietly(consumer.stop())
+            await quietly(consumer.stop(), consumer._client.close())
 
     async def _getmany(
         self, consumer: AIOKafkaConsumer, partitions: Sequence[int], max_records: int, timeout_s: float
