@@ -7,17 +7,26 @@ from collections import deque
 from types import TracebackType
 from typing import Self
 
+from monitoring.logs import get_logger
 from monitoring.metrics import Metrics
+
+BUDGET_S = 0.015
+"""The event loop should never be blocked for longer."""
 
 _WINDOW = 20_000
 """Ticks remembered for the percentiles: 100 s at the usual interval."""
+
+_QUIET_S = 10.0
+"""Pause between two warnings: a loop that is often late must not be slowed further by its own log."""
+
+_log = get_logger("event_loop")
 
 
 class EventLoopLag:
     """A task that wakes every `interval_s` and notes how late it was.
 
     A block that begins between two ticks is seen shortened by at most `interval_s`. Use it as an async context
-    manager. `p99_s`, `max_s` and `age_s` may be read from any thread.
+    manager. A lag above the budget is logged, at most once in ten seconds. `p99_s`, `max_s` and `age_s` may be read from any thread.
     """
 
     def __init__(self, metrics: Metrics, *, interval_s: float = 0.005) -> None:
@@ -26,6 +35,8 @@ class EventLoopLag:
         self._lags_s: deque[float] = deque(maxlen=_WINDOW)
         self._last_tick_s = time.monotonic()
         self._task: asyncio.Task[None] | None = None
+        self._worst_s = 0.0
+        self._quiet_until_s = 0.0
         self.max_s = 0.0
         """Longest lag since the start."""
 
@@ -61,6 +72,13 @@ class EventLoopLag:
             await asyncio.sleep(self._interval_s)
             now_s = self._last_tick_s = time.monotonic()
             lag_s = max(0.0, now_s - due_s)
-            self._lags_s.append(lag_s)
-            self.max_s = max(self.max_s, lag_s)
-            self._metrics.event_loop_lag_seconds.observe(lag_s)
+            self._note(lag_s, now_s)
+
+    def _note(self, lag_s: float, now_s: float) -> None:
+        self._lags_s.append(lag_s)
+        self.max_s = max(self.max_s, lag_s)
+        self._metrics.event_loop_lag_seconds.observe(lag_s)
+        self._worst_s = max(self._worst_s, lag_s)
+        if self._worst_s > BUDGET_S and now_s >= self._quiet_until_s:
+            _log.warning("event_loop_blocked", longest_s=round(self._worst_s, 4), budget_s=BUDGET_S)
+            self._worst_s, self._quiet_until_s = 0.0, now_s + _QUIET_S

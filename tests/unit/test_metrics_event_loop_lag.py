@@ -63,3 +63,16 @@ async def test_another_thread_sees_the_heartbeat_grow_old_while_the_loop_is_bloc
         watcher.join()
 
     assert ages[0] >= 0.2
+
+
+def test_a_loop_that_is_often_late_warns_once_in_ten_seconds_with_the_longest(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    lag = EventLoopLag(Metrics())
+    for now_s, lag_s in [(100.0, 0.014), (101.0, 0.020), (102.0, 0.090), (103.0, 0.030), (112.0, 0.001)]:
+        lag._note(lag_s, now_s)
+    warnings = [record.msg for record in caplog.records]
+    assert [(w["event"], w["longest_s"]) for w in warnings if isinstance(w, dict)] == [
+        ("event_loop_blocked", 0.020),
+        ("event_loop_blocked", 0.090),
+    ]
