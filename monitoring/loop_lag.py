@@ -26,7 +26,8 @@ class EventLoopLag:
     """A task that wakes every `interval_s` and notes how late it was.
 
     A block that begins between two ticks is seen shortened by at most `interval_s`. Use it as an async context
-    manager. A lag above the budget is logged, at most once in ten seconds. `p99_s`, `max_s` and `age_s` may be read from any thread.
+    manager. A lag above the budget is logged, at most once in ten seconds. `p99_s`, `max_s` and `age_s` may be read
+    from any thread.
     """
 
     def __init__(self, metrics: Metrics, *, interval_s: float = 0.005) -> None:
