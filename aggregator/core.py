@@ -1,0 +1,256 @@
+"""The fold: decides on inputs in log order, adds them up, and moves the model.
+
+Pure: no clock, no I/O, no randomness. The shell's duties, in order: give every offset of every partition once, as an
+input (`offer`, `command`) or as `void`; call `step` when `pending` reaches `limit` or a deadline passes; publish the
+draft before it gives the next command. Live decisions and `replay` of recorded ones leave the same bytes.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from aggregator.fairness import Habit
+from aggregator.gate import SETTLING, Passed, judge
+from aggregator.outcome import Admission, Consumed, Draft, admission
+from aggregator.rules import Arrival, server_rule
+from aggregator.server_optimizer import server_optimizer
+from aggregator.staleness import staleness_weight
+from aggregator.state import FoldState
+from broker_topics.codecs import CodecId, Decoded, decode, encode
+from broker_topics.errors import InputsLostError, InvariantError, RejectCode, WireError
+from broker_topics.frames import frame_crc
+from broker_topics.layout import Vector
+from broker_topics.messages import Control, Delta, Update
+from broker_topics.record import Body, Cause, Decision, RunKind, Step
+
+__all__ = ["PAUSE", "RESUME", "Admission", "DivergedError", "Draft", "Fold"]
+
+PAUSE, RESUME = "pause", "resume"
+"""Commands that the control topic may carry."""
+
+
+class DivergedError(InputsLostError):
+    """Replay cannot reach what the chain says: an input is gone or is another one, or a hash differs.
+
+    The fold is of no use afterwards.
+    """
+
+
+class Fold:
+    """Folds the inputs of one task into `state`, which nothing else may change.
+
+    pending: accepted updates in the buffer.
+    """
+
+    def __init__(self, *, task: str, state: FoldState) -> None:
+        self.task, self.state = task, state
+        self.pending = 0
+        self._rule = server_rule(state.settings)
+        self._optimizer = server_optimizer(state.settings)
+        self._freshness = staleness_weight(state.settings)
+        self._total: Vector = np.zeros(state.layout.size, dtype=np.float32)
+        self._consumed = Consumed()
+        self._hashes = self._hash()
+
+    @property
+    def consumed(self) -> int:
+        """Inputs and void offsets since the last step."""
+        return self._consumed.count
+
+    def limit(self, lag: int) -> int:
+        """Accepted updates that the next step should take, while `lag` inputs wait in the log."""
+        return self._rule.backlog_buffer_size if lag > self._rule.buffer_size else self._rule.buffer_size
+
+    def offer(self, *, partition: int, offset: int, key: bytes | None, data: bytes) -> Admission:
+        """Decide on one record of the updates topic and, if it is accepted, add it to the buffer.
+
+        Raises:  InvariantError: if `offset` is not the next one of its partition.
+        """
+        self._expect(partition, offset)
+        limit = self._rule.weight_limit
+        verdict = judge(self.state, task=self.task, weight_limit=limit, partition=partition, key=key, data=data)
+        if isinstance(verdict, Passed):
+            decision = Decision(verdict.crc, self._admit(verdict.update, verdict.crc, verdict.decoded, None))
+        else:
+            decision = verdict.decision
+            if decision.code in SETTLING and verdict.update is not None:
+                self._settle(verdict.update, decision, None)
+        self._record(partition, offset, decision)
+        return admission(verdict, decision, partition=partition, offset=offset, size=len(data))
+
+    def command(self, *, offset: int, data: bytes) -> Decision:
+        """Decide on one record of the control topic: pause and resume are obeyed, anything else is malformed.
+
+        Raises:  InvariantError: if the buffer was not closed by a step before, or `offset` is not the next one.
+        """
+        if self.consumed:
+            raise InvariantError("a command has a record of its own: step before it")
+        partition = len(self.state.vector) - 1
+        self._expect(partition, offset)
+        decision = self._obey(data)
+        self._record(partition, offset, decision)
+        return decision
+
+    def void(self, *, partition: int, first: int, count: int, kind: RunKind) -> None:
+        """Pass over `count` offsets that hold no input.
+
+        Raises:  InvariantError: for a gap, an empty run, or a run of data.
+        """
+        self._expect(partition, first)
+        if count < 1 or kind is RunKind.DATA:
+            raise InvariantError("a void run has at least one offset and holds no data")
+        self._pass_over(partition, first, count, kind)
+        self.state.last_crc[partition] = None
+
+    def step(self, cause: Cause) -> Draft:
+        """Close the buffer: move the model if anything was accepted, and say what a record needs to say.
+
+        Raises:  InvariantError: the model left the range of float32.
+        """
+        if not self.pending:
+            return self._close(cause, (), None)
+        steps = (Step(self.pending, cause),)
+        return self._close(cause, steps, self._advance(None))
+
+    def replay(self, body: Body, inputs: Mapping[tuple[int, int], bytes]) -> None:
+        """Apply the recorded decisions of the next record, with its recorded weights, and compare every hash.
+
+        Args:    inputs: the frame of every data input that the record lists, by (partition, offset).
+        Raises:  DivergedError: an input is missing or another one, or the result is not what the record says.
+                 InvariantError: if inputs were offered since the last step.
+        """
+        if self.consumed:
+            raise InvariantError("records are replayed between steps only")
+        decisions = iter(body.decisions)
+        for run in body.runs:
+            if run.kind is not RunKind.DATA:
+                self.void(partition=run.partition, first=run.first, count=run.count, kind=run.kind)
+                continue
+            for offset in range(run.first, run.first + run.count):
+                self._again(run.partition, offset, next(decisions), inputs.get((run.partition, offset)))
+        if sum(step.inputs for step in body.steps) != self.pending:
+            raise DivergedError(f"version {body.version}: its decisions are not what its step says it took")
+        if self.pending:
+            self._advance(body.max_staleness)
+        draft = self._close(body.cause, body.steps, None)
+        for name in ("version", "vector", "max_staleness", "state_hash", "hidden_hash", "served_hash"):
+            if getattr(draft, name) != getattr(body, name):
+                raise DivergedError(f"replay of version {body.version} ends with another {name} than the chain says")
+
+    def _again(self, partition: int, offset: int, decision: Decision, data: bytes | None) -> None:
+        """Apply one recorded decision."""
+        where = f"partition {partition}, offset {offset}"
+        if data is None:
+            raise DivergedError(f"{where}: the log no longer holds this input; only an older keyframe's record does")
+        if frame_crc(data) != decision.crc:
+            raise DivergedError(f"{where}: another record lies there than the chain consumed")
+        self._expect(partition, offset)
+        if partition == len(self.state.vector) - 1:
+            self._obey(data)
+        elif decision.accepted or decision.code in SETTLING:
+            try:
+                update = Update.from_bytes(data)
+                decoded = decode(update.encoded) if decision.accepted else None
+            except WireError as error:
+                raise DivergedError(f"{where}: the chain accepted what cannot be read: {error}") from error
+            if decoded is not None:
+                self._admit(update, decision.crc, decoded, decision.weight)
+            else:
+                self._settle(update, decision, None)
+        self._record(partition, offset, decision)
+
+    def _admit(self, update: Update, crc: int, decoded: Decoded, recorded: float | None) -> float:
+        """Add one accepted update; its weight is the recorded one, or the rule's."""
+        state = self.state
+        freshness = self._freshness(state.model.version - update.base_version)
+        by_examples = state.settings.counting == "examples"
+        share = min(update.num_examples, state.settings.max_examples) if by_examples else 1
+        entry = state.ledger.get(update.client_id)
+        habit = state.fairness.arrive(entry.habit if entry else None, share=share, freshness=freshness)
+        weight = recorded
+        if weight is None:
+            correction, relative_share = state.fairness.correction(habit), state.fairness.relative_share(habit)
+            arrival = Arrival(correction, relative_share, freshness, habit.freshness, update.work)
+            weight = float(np.float32(self._rule.weight(arrival)))
+        decoded.add_to(self._total, weight)
+        self._settle(update, Decision(crc, weight), habit)
+        self.pending += 1
+        return weight
+
+    def _settle(self, update: Update, decision: Decision, habit: Habit | None) -> None:
+        self.state.ledger.settle(
+            client_id=update.client_id,
+            incarnation=update.incarnation,
+            sequence=update.sequence,
+            decision=decision,
+            version=self.state.model.version,
+            habit=habit,
+        )
+
+    def _obey(self, data: bytes) -> Decision:
+        crc = frame_crc(data)
+        try:
+            command = Control.from_bytes(data).command
+        except WireError as error:
+            return Decision(crc, 0.0, error.code)
+        if command not in (PAUSE, RESUME):
+            return Decision(crc, 0.0, RejectCode.MALFORMED)
+        self.state.paused = command == PAUSE
+        return Decision(crc)
+
+    def _advance(self, max_staleness: int | None) -> bytes:
+        """One server step; the Delta frame that it publishes. The buffer's total serves as scratch space for x − x̂."""
+        state, model = self.state, self.state.model
+        divisor = max(self._rule.buffer_size, self.pending)
+        self._optimizer.update(state.x, self._total, state.velocity, divisor=divisor)
+        np.subtract(state.x, model.hidden, out=self._total)
+        try:
+            encoded = encode(self._total, CodecId.SPARSE, density=state.settings.downlink_density)
+        except WireError as error:
+            raise InvariantError("the model left the range of float32; lower server_learning_rate") from error
+        base_hash = state.bases[model.version]
+        model.advance(decode(encoded), inputs=self.pending, horizon=state.settings.served_horizon)
+        self._hashes = self._hash()
+        if max_staleness is None:
+            max_staleness = state.chosen_staleness(self._rule.buffer_size)
+        state.turn(base_hash=self._hashes[1][: len(base_hash)], max_staleness=max_staleness)
+        self._total.fill(0.0)
+        fingerprint = state.layout.fingerprint
+        return Delta(
+            task=self.task, layout=fingerprint, version=model.version, base_hash=base_hash, encoded=encoded
+        ).to_bytes()
+
+    def _hash(self) -> tuple[bytes, bytes, bytes]:
+        return self.state.state_hash(), self.state.model.hidden_hash(), self.state.model.served_hash()
+
+    def _close(self, cause: Cause, steps: tuple[Step, ...], delta: bytes | None) -> Draft:
+        state_hash, hidden_hash, served_hash = self._hashes
+        draft = Draft(
+            version=self.state.model.version,
+            steps=steps,
+            cause=cause,
+            runs=tuple(self._consumed.runs),
+            vector=tuple(self.state.vector),
+            decisions=tuple(self._consumed.decisions),
+            max_staleness=self.state.max_staleness,
+            state_hash=state_hash,
+            hidden_hash=hidden_hash,
+            served_hash=served_hash,
+            delta=delta,
+        )
+        self._consumed, self.pending = Consumed(), 0
+        return draft
+
+    def _expect(self, partition: int, offset: int) -> None:
+        vector = self.state.vector
+        if not 0 <= partition < len(vector) or offset != vector[partition]:
+            raise InvariantError(f"partition {partition}, offset {offset} is not what comes next: {vector}")
+
+    def _record(self, partition: int, offset: int, decision: Decision) -> None:
+        self._consumed.decisions.append(decision)
+        self._pass_over(partition, offset, 1, RunKind.DATA)
+        self.state.last_crc[partition] = decision.crc
+
+    def _pass_over(self, partition: int, first: int, count: int, kind: RunKind) -> None:
+        self._consumed.add(partition, first, count, kind)
+        self.state.vector[partition] += count

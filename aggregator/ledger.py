@@ -1,0 +1,137 @@
+"""What became of each device's last update: one small entry a client, so that nothing ever enters twice.
+
+An entry lives for `REMEMBERED` × max_staleness versions after its device was last heard. That covers the longest time
+that a device resends an update in doubt (max_staleness versions), and as much again for copies that reach the log late.
+Whatever comes later still started from a base that is refused, so forgetting never lets a copy in.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from aggregator.fairness import Habit
+from broker_topics.errors import RejectCode, WireError
+from broker_topics.record import Decision
+
+REMEMBERED = 2
+"""Lifetimes of max_staleness versions for which an entry is kept."""
+
+MAX_SEQUENCE_JUMP = 1_000_000
+
+NEVER = -1
+"""Version at which a device was last accepted if it never was."""
+
+
+@dataclass(slots=True)
+class Entry:
+    """One device: the last sequence that was judged, its outcome and CRC, and when it was accepted and heard."""
+
+    incarnation: int
+    sequence: int
+    outcome: str
+    crc: int
+    accepted_version: int
+    heard_version: int
+    habit: Habit | None
+
+
+class Ledger:
+    """All devices that were heard lately, least recently heard first."""
+
+    def __init__(self) -> None:
+        self._entries: OrderedDict[str, Entry] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, client_id: str) -> Entry | None:
+        """The entry of a device; None if it was never heard, or not for long."""
+        return self._entries.get(client_id)
+
+    def judge(self, *, client_id: str, incarnation: int, sequence: int, crc: int) -> Decision | None:
+        """Refuse what was judged before or is out of order; None lets it pass.
+
+        A smaller incarnation is `retired`; the last sequence again is a `duplicate` if its bytes are equal, else a
+        `conflict`; an older one is `passed`; one more than a million ahead is a `sequence_jump`. None of these changes
+        an entry.
+        """
+        entry = self._entries.get(client_id)
+        if entry is None:
+            return None
+        if incarnation < entry.incarnation:
+            return Decision(crc, 0.0, RejectCode.RETIRED, "", entry.incarnation)
+        last = 0
+        if incarnation == entry.incarnation:
+            last = entry.sequence
+            if sequence == last and crc == entry.crc:
+                return Decision(crc, 0.0, RejectCode.DUPLICATE, entry.outcome)
+            if sequence <= last:
+                code = RejectCode.CONFLICT if sequence == last else RejectCode.PASSED
+                return Decision(crc, 0.0, code, "", entry.incarnation)
+        if sequence - last > MAX_SEQUENCE_JUMP:
+            return Decision(crc, 0.0, RejectCode.SEQUENCE_JUMP)
+        return None
+
+    def settle(
+        self, *, client_id: str, incarnation: int, sequence: int, decision: Decision, version: int, habit: Habit | None
+    ) -> None:
+        """Note a final decision; `habit` is the device's after it was accepted, None leaves the known one."""
+        entry = self._entries.get(client_id)
+        if entry is None:
+            entry = self._entries[client_id] = Entry(0, 0, "", 0, NEVER, 0, None)
+        else:
+            self._entries.move_to_end(client_id)
+        entry.incarnation, entry.sequence = incarnation, sequence
+        entry.outcome, entry.crc, entry.heard_version = decision.outcome, decision.crc, version
+        if habit is not None:
+            entry.accepted_version, entry.habit = version, habit
+
+    def evict(self, *, version: int, max_staleness: int) -> Iterator[Entry]:
+        """Forget devices not heard for longer than an entry lives; yields what is forgotten."""
+        oldest = version - REMEMBERED * max_staleness
+        while self._entries and next(iter(self._entries.values())).heard_version < oldest:
+            yield self._entries.popitem(last=False)[1]
+
+    def rows(self) -> Iterator[list[Any]]:
+        """One row an entry, by client id: equal ledgers give equal rows."""
+        for client_id in sorted(self._entries):
+            entry = self._entries[client_id]
+            habit = entry.habit
+            yield [
+                client_id,
+                entry.incarnation,
+                entry.sequence,
+                entry.outcome,
+                entry.crc,
+                entry.accepted_version,
+                entry.heard_version,
+                None if habit is None else [habit.last_arrival, habit.gap, habit.freshness, habit.share],
+            ]
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[object]) -> "Ledger":
+        """Read what `rows` gave; raises WireError (malformed) on anything else."""
+        read = [_entry(row) for row in rows]
+        read.sort(key=lambda pair: pair[1].heard_version)
+        ledger = cls()
+        ledger._entries.update(read)
+        if len(ledger) != len(read):
+            raise WireError(RejectCode.MALFORMED, "a client has two ledger entries")
+        return ledger
+
+
+def _entry(row: object) -> tuple[str, Entry]:
+    match row:
+        case [str(name), int(incarnation), int(sequence), str(outcome), int(crc), int(accepted), int(heard), habit]:
+            return name, Entry(incarnation, sequence, outcome, crc, accepted, heard, _habit(habit))
+    raise WireError(RejectCode.MALFORMED, "a ledger entry cannot be read")
+
+
+def _habit(row: object) -> Habit | None:
+    match row:
+        case None:
+            return None
+        case [int(last_arrival), float(gap), float(freshness), int(share)]:
+            return Habit(last_arrival, gap, freshness, share)
+    raise WireError(RejectCode.MALFORMED, "a device's habit in a keyframe cannot be read")
