@@ -29,11 +29,8 @@ PAUSE, RESUME = "pause", "resume"
 """Commands that the control topic may carry."""
 
 
-class DivergedError(InputsLostError):
-    """Replay cannot reach what the chain says: an input is gone or is another one, or a hash differs.
-
-    The fold is of no use afterwards.
-    """
+class DivergedError(InvariantError):
+    """Replay of the very inputs that the chain consumed ends with another model; the fold is of no use afterwards."""
 
 
 class Fold:
@@ -116,7 +113,8 @@ class Fold:
         """Apply the recorded decisions of the next record, with its recorded weights, and compare every hash.
 
         Args:    inputs: the frame of every data input that the record lists, by (partition, offset).
-        Raises:  DivergedError: an input is missing or another one, or the result is not what the record says.
+        Raises:  InputsLostError: an input is missing, or is another one than was decided on.
+                 DivergedError: the result is not what the record says.
                  InvariantError: if inputs were offered since the last step.
         """
         if self.consumed:
@@ -141,9 +139,9 @@ class Fold:
         """Apply one recorded decision."""
         where = f"partition {partition}, offset {offset}"
         if data is None:
-            raise DivergedError(f"{where}: the log no longer holds this input; only an older keyframe's record does")
+            raise InputsLostError(f"{where}: the log no longer holds this input; start from a newer keyframe")
         if frame_crc(data) != decision.crc:
-            raise DivergedError(f"{where}: another record lies there than the chain consumed")
+            raise InputsLostError(f"{where}: another record lies there than the chain consumed")
         self._expect(partition, offset)
         if partition == len(self.state.vector) - 1:
             self._obey(data)
