@@ -1,8 +1,8 @@
 """The one rule by which every reader follows the commit chain.
 
 A record is valid if its height is the last one's + 1, its parent is the last one's hash, its runs continue the last
-vector without a gap, and it holds at most one server step. The first valid record in log order wins; all others are ignored. Appending is thus a
-compare-and-set, and two writers at once can only waste work.
+vector without a gap, and it holds at most one server step. The first valid record in log order wins; all others are
+ignored. Appending is thus a compare-and-set, and two writers at once can only waste work.
 """
 
 from broker_topics.errors import ConfigError, WireError

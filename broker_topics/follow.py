@@ -140,7 +140,9 @@ class Follower:
 
     async def _apply(self, records: list[Record]) -> None:
         for record in records:
-            if record.body.steps:
+            if record.body.replaces_model:
+                await self._load_keyframe(record)
+            elif record.body.steps:
                 await asyncio.to_thread(self._step, record, await self._delta(record))
 
     def _step(self, record: Record, delta: Delta | None) -> None:

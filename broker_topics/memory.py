@@ -101,6 +101,11 @@ class MemoryBus:
         self._check_open()
         return {p.partition: p.end for p in self.log.partitions(topic)}
 
+    async def brokers(self) -> int:
+        """One: the log itself."""
+        self._check_open()
+        return 1
+
     async def describe(self, topics: Sequence[str]) -> dict[str, TopicSpec]:
         """Those of the topics that exist, as they were created."""
         self._check_open()

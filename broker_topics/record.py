@@ -37,6 +37,7 @@ class Cause(StrEnum):
     FULL = "full"
     DEADLINE = "deadline"
     CONTROL = "control"
+    ROLL_BACK = "roll_back"
     REPAIR = "repair"
 
 
@@ -120,6 +121,11 @@ class Body:
     def base_hash(self) -> bytes:
         """The 8 bytes by which updates name the hidden model of this version."""
         return self.hidden_hash[:8]
+
+    @property
+    def replaces_model(self) -> bool:
+        """Whether the model does not follow from the one before it, but is what this record's keyframe holds."""
+        return bool(self.steps) and self.cause in (Cause.ROLL_BACK, Cause.REPAIR)
 
 
 @dataclass(frozen=True, slots=True)

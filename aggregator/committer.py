@@ -1,0 +1,173 @@
+"""Takes drafts through publish, append, read back, and does what may only be done once a version is official."""
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from aggregator.core import Admission, Draft
+from aggregator.inputs import end_vector
+from aggregator.keyframe import keyframe_parts
+from aggregator.state import FoldState
+from aggregator.sweep import Sweeper
+from aggregator.writer import ChainWriter
+from broker_topics.bus import Bus
+from broker_topics.entry import Official
+from broker_topics.errors import BusError, RejectCode
+from broker_topics.messages import Head, Reject
+from broker_topics.parts import Part
+from broker_topics.topics import Topic, topic_name
+from monitoring.logs import get_logger
+from monitoring.metrics import Metrics, stage
+
+_IDLE_S = 0.5
+_LAG_S = 1.0
+
+log = get_logger("aggregator")
+
+
+@dataclass(slots=True)
+class Pending:
+    """A server step on its way into the chain, with what the metrics want to know of its inputs."""
+
+    draft: Draft
+    admitted: list[tuple[Admission, int]]
+    keyframe: Iterator[Part] | None = None
+    rules: bytes = b""
+
+
+@dataclass(slots=True)
+class Committer:
+    """Commits drafts in order, one at a time; the fold may be at most two records ahead."""
+
+    bus: Bus
+    task: str
+    writer: ChainWriter
+    keyframes: Sequence[Official]
+    metrics: Metrics
+    lag: int = 0
+    _queue: "asyncio.Queue[Pending]" = field(default_factory=lambda: asyncio.Queue(maxsize=1))
+    _still: asyncio.Event = field(default_factory=asyncio.Event)
+    _sweeper: Sweeper = field(init=False)
+    _since_keyframe: int = 0
+    _consumed: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._still.set()
+        self._sweeper = Sweeper(self.bus, self.task, self.writer.models, list(self.keyframes))
+
+    async def room(self) -> None:
+        """Wait until the fold may step: no keyframe is still being read from its vectors."""
+        await self._still.wait()
+
+    async def put(self, pending: Pending, state: FoldState) -> None:
+        """Queue a draft; where a keyframe is due, the fold's vectors are read until it is published."""
+        self._since_keyframe += len(pending.draft.steps)
+        pending.rules = state.settings.digest
+        if self._since_keyframe >= state.settings.keyframe_every or self._sweeper.keyframe_needed:
+            self._still.clear()
+            self._since_keyframe, self._sweeper.keyframe_needed = 0, False
+            pending.keyframe = await asyncio.to_thread(keyframe_parts, state)
+        await self._queue.put(pending)
+
+    async def run(self) -> None:
+        """Commit for ever; raises LostRaceError when another writer's record comes first."""
+        while True:
+            try:
+                async with asyncio.timeout(_IDLE_S):
+                    pending = await self._queue.get()
+            except TimeoutError:
+                await self._watch()
+                continue
+            await self._commit(pending)
+
+    async def watch_log(self) -> None:
+        """Keep `lag`, the inputs that wait in the log, up to date."""
+        while True:
+            try:
+                ends = await end_vector(self.bus, self.task)
+                waiting = [max(0, end - next_) for end, next_ in zip(ends, self._vector(), strict=True)]
+                self.lag = sum(waiting[:-1])
+                for partition, count in enumerate(waiting[:-1]):
+                    self.metrics.consumer_lag_records.labels(partition=partition).set(count)
+            except BusError as error:
+                log.warning("broker_unreachable", reason=str(error))
+            await asyncio.sleep(_LAG_S)
+
+    def _vector(self) -> Sequence[int]:
+        last = self.writer.last
+        return last.body.vector
+
+    async def _watch(self) -> None:
+        try:
+            await self.writer.watch()
+        except BusError as error:
+            log.warning("broker_unreachable", reason=str(error))
+
+    async def _commit(self, pending: Pending) -> None:
+        height = self.writer.next_height
+        self.metrics.chain_appends_total.inc()
+        if pending.keyframe is not None:
+            self.metrics.keyframe_attempts_total.inc()
+        with stage(self.metrics, "publish"):
+            parts = await self.writer.publish(height, pending.draft, pending.keyframe)
+        self._still.set()
+        with stage(self.metrics, "commit"):
+            official = await self.writer.append(
+                pending.draft, pending.rules, parts, keyframe=pending.keyframe is not None
+            )
+        self._export(pending, official)
+        await self._after(pending, official)
+
+    async def _after(self, pending: Pending, official: Official) -> None:
+        """Advisory writes: a crash before or within them loses nothing that the chain does not say."""
+        await asyncio.gather(*(self._reject(admission) for admission, _ in pending.admitted if admission.refused))
+        if not official.record.body.keyframe:
+            return
+        record = official.record
+        log.info("keyframe_official", height=record.height, version=record.body.version)
+        try:
+            head = Head(offset=official.offset, height=record.height, record_hash=record.hash)
+            await self.writer.models.write_head(head)
+            self.metrics.keyframe_last_success_timestamp_seconds.set(time.time())
+            with stage(self.metrics, "snapshot"):
+                await self._sweeper.keyframe(official)
+        except BusError as error:
+            log.warning("keyframe_failed", reason=str(error))
+
+    async def _reject(self, admission: Admission) -> None:
+        topic, key = topic_name(self.task, Topic.REJECTS), admission.client_id.encode()
+        reject = Reject(
+            code=admission.decision.code or RejectCode.MALFORMED,
+            partition=admission.partition,
+            offset=admission.offset,
+            client_id=admission.client_id,
+            crc=admission.decision.crc,
+        )
+        try:
+            partition = await self.bus.partition_for(topic, key)
+            await self.bus.send(topic, key=key, value=reject.to_bytes(), partition=partition)
+        except BusError as error:
+            log.warning("reject_write_failed", reason=str(error))
+
+    def _export(self, pending: Pending, official: Official) -> None:
+        body, metrics = official.record.body, self.metrics
+        now_ms = time.time() * 1000
+        for admission, appended_ms in pending.admitted:
+            outcome = "refused" if admission.refused else "applied"
+            metrics.updates_processed_total.labels(outcome=outcome).inc()
+            metrics.update_age_seconds.observe(max(0.0, (now_ms - appended_ms) / 1000))
+            if admission.decision.code is not None:
+                metrics.rejects_total.labels(code=admission.decision.code).inc()
+                continue
+            metrics.update_staleness_versions.observe(admission.staleness)
+            metrics.update_norm.observe(admission.norm)
+            metrics.update_bytes.labels(codec=admission.codec).observe(admission.bytes)
+        metrics.model_version.set(body.version)
+        metrics.chain_length.set(official.record.height)
+        if body.steps:
+            metrics.model_published_timestamp_seconds.set(time.time())
+        for part in body.parts:
+            kind = "delta" if part.name == "delta" else "keyframe"
+            metrics.bytes_published_total.labels(kind=kind).inc(part.size)
+        metrics.bytes_published_total.labels(kind="record").inc(len(official.record.data))

@@ -1,0 +1,44 @@
+"""Writes a task's first record: layout, first model, settings, and where the inputs begin."""
+
+from aggregator.core import Fold
+from aggregator.inputs import start_vector
+from aggregator.keyframe import keyframe_parts
+from aggregator.state import FoldState
+from aggregator.writer import ChainWriter
+from broker_topics.bus import Bus
+from broker_topics.entry import CommitsReader, Official
+from broker_topics.errors import ConfigError, LostRaceError
+from broker_topics.layout import Layout, Vector
+from broker_topics.messages import Head
+from broker_topics.record import Cause
+from broker_topics.task import TaskSettings
+from broker_topics.topics import topic_specs
+
+
+async def create_task(
+    bus: Bus, task: str, *, settings: TaskSettings, layout: Layout, first: Vector, replication: int
+) -> Official:
+    """Make the topics that are missing and write the genesis; two creators race safely, the first one wins.
+
+    Args:    first: float32[P], the first model; not changed.
+    Raises:  ConfigError: the task exists already, or its dense updates would not fit into a record.
+    """
+    await bus.create(topic_specs(task, replication=replication))
+    commits = CommitsReader(bus, task)
+    try:
+        if await commits.to_the_end():
+            raise ConfigError(f"task {task!r} exists already; choose another name")
+        vector = await start_vector(bus, task)
+        state = FoldState.genesis(settings=settings, layout=layout, first=first, vector=vector)
+        draft = Fold(task=task, state=state).step(Cause.GENESIS)
+        writer = ChainWriter(bus, task, commits)
+        parts = await writer.publish(0, draft, keyframe_parts(state))
+        try:
+            official = await writer.append(draft, settings.digest, parts, keyframe=True)
+        except LostRaceError:
+            raise ConfigError(f"task {task!r} was made by somebody else at this moment") from None
+        head = Head(offset=official.offset, height=0, record_hash=official.record.hash)
+        await writer.models.write_head(head)
+        return official
+    finally:
+        await commits.close()

@@ -1,0 +1,107 @@
+"""The inputs of a task as one numbered set of partitions: updates first, control last."""
+
+from collections import defaultdict, deque
+from collections.abc import Mapping, Sequence
+
+from broker_topics.bus import Bus, BusRecord, LogReader
+from broker_topics.errors import BusError
+from broker_topics.record import Run, RunKind
+from broker_topics.topics import Topic, topic_name
+
+_FETCH_S = 10.0
+_AHEAD = 2_000
+
+
+async def start_vector(bus: Bus, task: str) -> list[int]:
+    """The oldest offset still there in every input partition."""
+    return _joined(
+        await bus.start_offsets(topic_name(task, Topic.UPDATES)),
+        await bus.start_offsets(topic_name(task, Topic.CONTROL)),
+    )
+
+
+async def end_vector(bus: Bus, task: str) -> list[int]:
+    """The offset that the next record of every input partition will get."""
+    return _joined(
+        await bus.end_offsets(topic_name(task, Topic.UPDATES)), await bus.end_offsets(topic_name(task, Topic.CONTROL))
+    )
+
+
+def _joined(updates: Mapping[int, int], control: Mapping[int, int]) -> list[int]:
+    return [updates[partition] for partition in sorted(updates)] + [control[0]]
+
+
+class InputLog:
+    """Reads listed inputs again, in the order of the records that list them; a little is read ahead."""
+
+    def __init__(
+        self, bus: Bus, task: str, *, first: Sequence[int], starts: Sequence[int], ends: Sequence[int]
+    ) -> None:
+        self._bus, self._task = bus, task
+        self._starts, self._ends = list(starts), list(ends)
+        self._first = [max(start, offset) for start, offset in zip(starts, first, strict=True)]
+        self._control = len(self._ends) - 1
+        self._readers: dict[str, LogReader] = {}
+        self._ahead: defaultdict[int, deque[BusRecord]] = defaultdict(deque)
+
+    async def fetch(self, runs: Sequence[Run]) -> dict[tuple[int, int], bytes]:
+        """The frames of all data inputs that the runs list, as far as the log still has them."""
+        found: dict[tuple[int, int], bytes] = {}
+        for run in runs:
+            if run.kind is RunKind.DATA:
+                for offset in range(run.first, run.first + run.count):
+                    record = await self.at(run.partition, offset)
+                    if record is not None and record.readable:
+                        found[run.partition, offset] = record.value or b""
+        return found
+
+    async def at(self, partition: int, offset: int) -> BusRecord | None:
+        """The record at one place; None if retention has eaten it, it was cut off, or nothing lies there."""
+        if not self._starts[partition] <= offset < self._ends[partition]:
+            return None
+        ahead = self._ahead[partition]
+        if ahead and ahead[0].offset > offset:
+            ahead.clear()
+            self._seek(partition, offset)
+        while ahead and ahead[0].offset < offset:
+            ahead.popleft()
+        if not ahead and self._position(partition) != offset:
+            self._seek(partition, offset)
+        while not ahead and self._position(partition) <= offset:
+            await self._fill(partition)
+        return ahead.popleft() if ahead and ahead[0].offset == offset else None
+
+    def _seek(self, partition: int, offset: int) -> None:
+        self._reader(partition).seek(self._number(partition), offset)
+
+    def _position(self, partition: int) -> int:
+        return self._reader(partition).position(self._number(partition))
+
+    async def _fill(self, partition: int) -> None:
+        reader = self._reader(partition)
+        full = [p for p, ahead in self._ahead.items() if len(ahead) >= _AHEAD and p not in (partition, self._control)]
+        reader.pause([self._number(p) for p in full])
+        try:
+            records = await reader.fetch(timeout_s=_FETCH_S)
+        finally:
+            reader.resume([self._number(p) for p in full])
+        if not records:
+            raise BusError("the input topics stopped answering; check the broker")
+        for record in records:
+            self._ahead[self._control if partition == self._control else record.partition].append(record)
+
+    def _number(self, partition: int) -> int:
+        return 0 if partition == self._control else partition
+
+    def _reader(self, partition: int) -> LogReader:
+        topic = Topic.CONTROL if partition == self._control else Topic.UPDATES
+        if topic not in self._readers:
+            wanted = [self._control] if topic is Topic.CONTROL else range(self._control)
+            positions = {self._number(p): self._first[p] for p in wanted}
+            self._readers[topic] = self._bus.reader(topic_name(self._task, topic), positions)
+        return self._readers[topic]
+
+    async def close(self) -> None:
+        """Give up the connections."""
+        for reader in self._readers.values():
+            await reader.close()

@@ -1,0 +1,76 @@
+"""Derives a model again from the log alone, and says whether every hash on the way agrees."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from aggregator.core import Fold
+from aggregator.inputs import end_vector, start_vector
+from aggregator.keyframe import load_keyframe
+from aggregator.restart import Progress, replay_records
+from aggregator.state import FoldState
+from broker_topics.bus import Bus
+from broker_topics.entry import CommitsReader, check_task
+from broker_topics.errors import ConfigError, InputsLostError
+from broker_topics.models_log import ModelsReader, PartMissingError
+from broker_topics.record import Record, RunKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replayed:
+    """What a replay went through; that it returned at all means that every hash agreed."""
+
+    from_version: int
+    to_version: int
+    records: int
+    inputs: int
+    accepted: int
+    served_hash: bytes
+    chain_head: bytes
+
+
+async def replay(bus: Bus, task: str, *, to_version: int | None = None, progress: Progress | None = None) -> Replayed:
+    """Start at the oldest keyframe that can still be replayed from, apply every input since, compare every version.
+
+    Raises:  ConfigError: unknown task or version.  InputsLostError: nothing can be replayed any more, or a frame is not
+             the one that was decided on.  InvariantError: another model results than the chain names.
+    """
+    await check_task(bus, task)
+    commits = CommitsReader(bus, task)
+    try:
+        records = [official.record for official in await commits.to_the_end()]
+    finally:
+        await commits.close()
+    if to_version is not None:
+        records = [record for record in records if record.body.version <= to_version]
+        if not records or records[-1].body.version != to_version:
+            raise ConfigError(f"version {to_version} is not in the chain")
+    starts, ends = await start_vector(bus, task), await end_vector(bus, task)
+    index, state = await _oldest_keyframe(bus, task, records, starts)
+    first_version = state.model.version
+    fold, rest = Fold(task=task, state=state), records[index + 1 :]
+    await replay_records(bus, fold, rest, starts=starts, ends=ends, progress=progress)
+    return Replayed(
+        from_version=first_version,
+        to_version=fold.state.model.version,
+        records=len(rest),
+        inputs=sum(run.count for record in rest for run in record.body.runs if run.kind is RunKind.DATA),
+        accepted=sum(decision.accepted for record in rest for decision in record.body.decisions),
+        served_hash=fold.state.model.served_hash(),
+        chain_head=records[-1].hash,
+    )
+
+
+async def _oldest_keyframe(
+    bus: Bus, task: str, records: Sequence[Record], starts: Sequence[int]
+) -> tuple[int, FoldState]:
+    models = ModelsReader(bus, task)
+    try:
+        for index, record in enumerate(records):
+            eaten = any(start > offset for start, offset in zip(starts, record.body.vector, strict=True))
+            if record.body.keyframe and not eaten:
+                with suppress(PartMissingError):
+                    return index, await load_keyframe(models, record)
+    finally:
+        await models.close()
+    raise InputsLostError("no keyframe is left from which the log can still be replayed")

@@ -1,0 +1,165 @@
+"""The aggregator's process: fetch, offer to the fold, step, commit; every effect in the order the chain demands."""
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from aggregator.committer import Committer, Pending
+from aggregator.core import Admission, Fold
+from aggregator.intake import Intake
+from aggregator.restart import restore
+from aggregator.telemetry import TelemetryExporter
+from aggregator.writer import ChainWriter
+from broker_topics.bus import Bus, BusRecord
+from broker_topics.record import Cause, RunKind
+from monitoring.health import Readiness
+from monitoring.logs import get_logger
+from monitoring.metrics import Metrics, stage
+
+_MAX_INPUTS = 4_000
+"""Inputs to a record at most, so that a storm of refusals never outgrows a record's body."""
+
+_SLICE = 32
+"""Updates that the fold takes in one go before it looks up: bounds how long a stop or a deadline waits."""
+
+log = get_logger("aggregator")
+
+
+@dataclass(slots=True)
+class Aggregator:
+    """One writer of one task's chain. `run` returns when `stop` is set, and raises what ends the process."""
+
+    bus: Bus
+    task: str
+    metrics: Metrics = field(default_factory=Metrics)
+    readiness: Readiness = field(default_factory=Readiness)
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def run(self) -> None:
+        """Restore, then serve until `stop`.
+
+        Raises:  ConfigError, InputsLostError, LostRaceError, InvariantError: each ends the process with its own code.
+        """
+        log.info("restore_started", task=self.task)
+        restored = await restore(self.bus, self.task)
+        self.metrics.replay_versions_total.inc(restored.replayed)
+        log.info("restored", task=self.task, version=restored.fold.state.model.version, replayed=restored.replayed)
+        writer = ChainWriter(self.bus, self.task, restored.commits)
+        committer = Committer(self.bus, self.task, writer, restored.keyframes, self.metrics)
+        intake = Intake(self.bus, self.task, tuple(restored.fold.state.vector), self.metrics)
+        telemetry = TelemetryExporter(self.bus, self.task, self.metrics)
+        serving = _Serving(restored.fold, intake, committer, self.metrics)
+        self.metrics.leader.set(1)
+        self.readiness.ready()
+        try:
+            duties = [intake.run(), serving.run(), committer.run(), committer.watch_log(), telemetry.run()]
+            await _until(self.stop, duties)
+        finally:
+            self.metrics.leader.set(0)
+            await restored.commits.close()
+
+
+@dataclass(slots=True)
+class _Serving:
+    """Feeds the fold from the queues and closes buffers when they are full or due."""
+
+    fold: Fold
+    intake: Intake
+    committer: Committer
+    metrics: Metrics
+    admitted: list[tuple[Admission, int]] = field(default_factory=list)
+    due: float | None = None
+
+    async def run(self) -> None:
+        while True:
+            if not self.intake.control.empty():
+                await self._commands(self.intake.control.get_nowait())
+            elif not self.intake.updates.empty() and not self.fold.state.paused:
+                await self._updates(self.intake.updates.get_nowait())
+            else:
+                await self._idle()
+            if self.due is not None and asyncio.get_running_loop().time() >= self.due:
+                await self._close(Cause.DEADLINE)
+
+    async def _idle(self) -> None:
+        """Wait for a batch, or until the buffer is due."""
+        self.intake.arrived.clear()
+        waiting = not self.intake.control.empty() or (not self.intake.updates.empty() and not self.fold.state.paused)
+        if waiting:
+            return
+        if self.due is None:
+            await self.intake.arrived.wait()
+            return
+        try:
+            async with asyncio.timeout_at(self.due):
+                await self.intake.arrived.wait()
+        except TimeoutError:
+            return
+
+    async def _updates(self, batch: list[BusRecord]) -> None:
+        taken = 0
+        while taken < len(batch):
+            limit = self.fold.limit(self.committer.lag)
+            taken = await asyncio.to_thread(self._offer, batch, taken, limit)
+            if self.due is None and self.fold.consumed:
+                self.due = asyncio.get_running_loop().time() + self.fold.state.settings.flush_deadline_s
+            self.metrics.buffer_updates.set(self.fold.pending)
+            if self.fold.pending >= limit or self.fold.consumed >= _MAX_INPUTS:
+                await self._close(Cause.FULL)
+
+    def _offer(self, batch: list[BusRecord], start: int, limit: int) -> int:
+        """Offer records until the buffer is full; the index of the first one not taken."""
+        stop = min(len(batch), start + _SLICE)
+        for index in range(start, stop):
+            if self.fold.pending >= limit or self.fold.consumed >= _MAX_INPUTS:
+                return index
+            self._one(batch[index])
+        return stop
+
+    def _one(self, record: BusRecord) -> None:
+        partition, expected = record.partition, self.fold.state.vector[record.partition]
+        if record.offset > expected:
+            gap = record.offset - expected
+            self.fold.void(partition=partition, first=expected, count=gap, kind=RunKind.CONTROL)
+        if not record.readable:
+            self.fold.void(partition=partition, first=record.offset, count=1, kind=RunKind.UNREADABLE)
+            return
+        with stage(self.metrics, "decode"):
+            admission = self.fold.offer(
+                partition=partition, offset=record.offset, key=record.key, data=record.value or b""
+            )
+        self.metrics.updates_received_total.inc()
+        self.admitted.append((admission, record.timestamp_ms))
+
+    async def _commands(self, batch: list[BusRecord]) -> None:
+        """A command first flushes the buffer, then has a record of its own."""
+        for record in batch:
+            if self.fold.consumed:
+                await self._close(Cause.CONTROL)
+            self.fold.command(offset=record.offset, data=record.value or b"")
+            await self._close(Cause.CONTROL)
+
+    async def _close(self, cause: Cause) -> None:
+        """Make the server step and hand it to the committer; waits while two records are under way."""
+        await self.committer.room()
+        with stage(self.metrics, "aggregate"):
+            draft = await asyncio.to_thread(self.fold.step, cause)
+        admitted, self.admitted, self.due = self.admitted, [], None
+        self.metrics.buffer_updates.set(0)
+        await self.committer.put(Pending(draft=draft, admitted=admitted), self.fold.state)
+
+
+async def _until(stop: asyncio.Event, duties: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Run all duties until `stop`; the first error of one ends all and is raised as it is."""
+    tasks: list[asyncio.Task[object]] = [asyncio.ensure_future(duty) for duty in duties]
+    stopping: asyncio.Task[object] = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            if task.done():
+                task.result()
+    finally:
+        for task in [*tasks, stopping]:
+            task.cancel()
+        await asyncio.gather(*tasks, stopping, return_exceptions=True)

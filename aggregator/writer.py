@@ -1,0 +1,127 @@
+"""Appends to the commit chain: parts, record, read back; only then is a version official."""
+
+import asyncio
+import secrets
+from collections.abc import Iterable
+
+from aggregator.core import Draft
+from broker_topics.bus import Bus
+from broker_topics.entry import ChainLostError, CommitsReader, Official
+from broker_topics.errors import BusError, InvariantError, LostRaceError
+from broker_topics.models_log import ModelsWriter
+from broker_topics.parts import DELTA, Part, cut
+from broker_topics.record import GENESIS_PARENT, Body, PartRef, Record, build
+from broker_topics.topics import Topic, topic_name
+
+_READ_BACK_S = 5.0
+_BACK_OFF_S = (0.1, 0.3, 1.0, 3.0)
+
+
+class ChainWriter:
+    """One process's hand on the chain, under a random name of its own; used by one task at a time."""
+
+    def __init__(self, bus: Bus, task: str, commits: CommitsReader, *, identity: bytes | None = None) -> None:
+        self._bus, self._commits = bus, commits
+        self._topic = topic_name(task, Topic.COMMITS)
+        self.identity = identity or secrets.token_bytes(16)
+        self.models = ModelsWriter(bus, task, self.identity)
+
+    @property
+    def last(self) -> Record:
+        """The newest official record; there is one wherever a fold runs."""
+        if self._commits.chain.last is None:
+            raise InvariantError("nothing can be appended before the chain was read")
+        return self._commits.chain.last
+
+    @property
+    def next_height(self) -> int:
+        """The height that the next record will have if it wins."""
+        last = self._commits.chain.last
+        return last.height + 1 if last else 0
+
+    async def publish(self, height: int, draft: Draft, keyframe: Iterable[Part] | None) -> tuple[PartRef, ...]:
+        """Put a draft's delta, and its keyframe if it has one, where the record can point to them."""
+        delta = list(cut(DELTA, draft.delta)) if draft.delta is not None else []
+        refs = await self._patiently(height, delta)
+        return refs + (await self.models.publish(height, keyframe) if keyframe is not None else ())
+
+    async def _patiently(self, height: int, parts: list[Part]) -> tuple[PartRef, ...]:
+        for attempt in range(10_000):
+            try:
+                return await self.models.publish(height, parts)
+            except BusError:
+                await _back_off(attempt)
+        raise BusError("the models topic takes no parts; check the broker")
+
+    async def append(self, draft: Draft, rules: bytes, parts: tuple[PartRef, ...], *, keyframe: bool) -> Official:
+        """Append a record and read it back.
+
+        Returns: the record, official.
+        Raises:  LostRaceError: another record took its place; this process must start again.
+        """
+        last = self._commits.chain.last
+        parent = last.hash if last else GENESIS_PARENT
+        body = _body(draft, rules, parts, keyframe)
+        record = build(height=self.next_height, parent=parent, writer=self.identity, body=body)
+        for attempt in range(10_000):
+            try:
+                await self._bus.send(self._topic, key=None, value=record.data)
+                official = await self._read_back(record)
+            except ChainLostError:
+                raise
+            except BusError:
+                official = await self._look_for(record)
+            if official is not None:
+                return official
+            await _back_off(attempt)
+        raise BusError("the commits topic takes no records; check the broker")
+
+    async def _look_for(self, record: Record) -> Official | None:
+        """An append in doubt is repeated byte for byte, unless it is found in the log."""
+        try:
+            return await self._read_back(record)
+        except ChainLostError:
+            raise
+        except BusError:
+            return None
+
+    async def _read_back(self, record: Record) -> Official | None:
+        clock = asyncio.get_running_loop().time
+        give_up = clock() + _READ_BACK_S
+        while clock() < give_up:
+            for official in await self._commits.poll(1.0):
+                if official.record.hash == record.hash:
+                    return official
+                raise LostRaceError(
+                    f"another aggregator wrote record {official.record.height} of the chain; this one starts again"
+                )
+        return None
+
+    async def watch(self) -> None:
+        """Look for records of others while nothing is under way; raises LostRaceError when there are any."""
+        for official in await self._commits.poll(0.0):
+            raise LostRaceError(
+                f"another aggregator wrote record {official.record.height} of the chain; this one starts again"
+            )
+
+
+def _body(draft: Draft, rules: bytes, parts: tuple[PartRef, ...], keyframe: bool) -> Body:
+    return Body(
+        version=draft.version,
+        steps=draft.steps,
+        cause=draft.cause,
+        runs=draft.runs,
+        vector=draft.vector,
+        decisions=draft.decisions,
+        rules=rules,
+        max_staleness=draft.max_staleness,
+        state_hash=draft.state_hash,
+        hidden_hash=draft.hidden_hash,
+        served_hash=draft.served_hash,
+        parts=parts,
+        keyframe=keyframe,
+    )
+
+
+async def _back_off(attempt: int) -> None:
+    await asyncio.sleep(_BACK_OFF_S[min(attempt, len(_BACK_OFF_S) - 1)])

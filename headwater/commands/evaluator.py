@@ -1,0 +1,35 @@
+"""`headwater evaluator`: score the served model on held-out data as it advances."""
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from broker_topics.bus import Bus
+from broker_topics.errors import ConfigError
+from headwater.evaluator import Evaluator
+from headwater.loading import load_function
+from headwater.process import connection, serve
+
+
+def command(
+    task: Annotated[str, typer.Option("--task", help="Name of the task.")],
+    module: Annotated[str, typer.Option(help="module:function that returns a model and a function that scores it.")],
+    bootstrap: Annotated[
+        str | None, typer.Option(help="Broker address host:port; default HEADWATER_BOOTSTRAP.")
+    ] = None,
+) -> None:
+    """Follow the task like a device and report held-out accuracy and loss, until Ctrl-C or SIGTERM.
+
+    The function named by --module returns two things: a model, and a function that takes it and returns
+    {"accuracy": …, "loss": …}. The data stays on this machine.
+    """
+    made = load_function(module)()
+    if not isinstance(made, tuple) or len(made) != 2 or not callable(made[1]):
+        raise ConfigError(f"{module} must return a model and a function that scores it")
+    model, evaluate = made
+
+    async def work(bus: Bus, stop: asyncio.Event) -> None:
+        await Evaluator(bus=bus, task=task, model=model, evaluate=evaluate, stop=stop).run()
+
+    serve(connection(bootstrap), work)

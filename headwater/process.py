@@ -1,0 +1,73 @@
+"""What every role's process does alike: connect, serve until a signal, close in order."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from broker_topics.bus import Bus
+from broker_topics.kafka import KafkaBus
+from broker_topics.settings import ConnectionSettings
+from monitoring.health import HealthServer, Readiness, Stragglers
+from monitoring.loop_lag import EventLoopLag
+from monitoring.metrics import Metrics
+
+T = TypeVar("T")
+
+
+def connection(bootstrap: str | None) -> ConnectionSettings:
+    """Connection settings of this process: the command line first, then environment, then the settings file."""
+    return ConnectionSettings.load(os.environ, bootstrap=bootstrap)
+
+
+def with_bus(settings: ConnectionSettings, work: Callable[[Bus], Awaitable[T]]) -> T:
+    """Connect, do one piece of work, close; Ctrl-C ends it in order."""
+
+    async def main() -> T:
+        async with KafkaBus(settings) as bus:
+            return await work(bus)
+
+    return asyncio.run(main())
+
+
+def serve(settings: ConnectionSettings, work: Callable[[Bus, asyncio.Event], Awaitable[None]]) -> None:
+    """Connect and serve until Ctrl-C or SIGTERM, which set the event; a second Ctrl-C ends at once."""
+
+    async def main() -> None:
+        stop = stop_on_signals()
+        async with KafkaBus(settings) as bus:
+            await work(bus, stop)
+
+    asyncio.run(main())
+
+
+def stop_on_signals() -> asyncio.Event:
+    """An event that the first Ctrl-C or SIGTERM sets; the next one has its usual, abrupt effect."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def asked(number: signal.Signals) -> None:
+        stop.set()
+        loop.remove_signal_handler(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, asked, number)
+    return stop
+
+
+@asynccontextmanager
+async def observed(
+    metrics: Metrics, readiness: Readiness, *, host: str, port: int, stragglers: Stragglers = lambda k: ()
+) -> AsyncIterator[HealthServer]:
+    """Serve metrics and probes, and measure how long the event loop is blocked, while the block runs."""
+    async with EventLoopLag(metrics) as lag:
+        with HealthServer(
+            metrics.registry,
+            heartbeat_age_s=lag.age_s,
+            readiness=readiness,
+            host=host,
+            port=port,
+            stragglers=stragglers,
+        ) as server:
+            yield server
