@@ -54,7 +54,10 @@ def test_the_command_line_beats_the_environment_which_beats_the_file(
 
     settings = load(
         file=file,
-        given={"connection": {"bootstrap": "given:3", "client_id": None}, "aggregator": {"listen_port": 3}},
+        given={
+            "connection": {"bootstrap": "given:3", "client_id": None},
+            "aggregator": {"listen_port": 3, "cache_dir": None},
+        },
     )
 
     assert settings.connection.bootstrap == "given:3"
