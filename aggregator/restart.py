@@ -54,12 +54,11 @@ async def restore(bus: Bus, task: str, *, progress: Progress | None = None) -> R
     index, state = loaded
     starts, ends = await start_vector(bus, task), await end_vector(bus, task)
     fold = Fold(task=task, state=state)
-    await replay_records(
-        bus, fold, [o.record for o in records[index + 1 :]], starts=starts, ends=ends, progress=progress
-    )
+    rest = [official.record for official in records[index + 1 :]]
+    await replay_records(bus, fold, rest, starts=starts, ends=ends, progress=progress)
     await _check_inputs(bus, task, fold.state, starts, ends)
     keyframes = tuple(official for official in records if official.record.body.keyframe)
-    return Restored(fold=fold, commits=commits, keyframes=keyframes[-2:], replayed=len(records) - index - 1)
+    return Restored(fold=fold, commits=commits, keyframes=keyframes[-2:], replayed=len(rest))
 
 
 async def replay_records(

@@ -114,6 +114,9 @@ class Bus(Protocol):
     async def end_offsets(self, topic: str) -> dict[int, int]:
         """The offset that the next record will get, of every partition."""
 
+    async def brokers(self) -> int:
+        """How many brokers the cluster has at the moment."""
+
     async def describe(self, topics: Sequence[str]) -> dict[str, TopicSpec]:
         """Partitions, replication and settings of those topics that exist."""
 

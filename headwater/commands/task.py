@@ -39,7 +39,7 @@ def create(
     adapter = adapter_for(load_function(module)())
 
     async def work(bus: Bus) -> None:
-        copies = replication or await bus.default_replication()
+        copies = replication or min(3, await bus.brokers())
         official = await create_task(
             bus, task, settings=chosen, layout=adapter.layout, first=adapter.read(), replication=copies
         )
