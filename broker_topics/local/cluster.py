@@ -30,7 +30,10 @@ _POLL_S = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """What `broker.json` says of a cluster that runs: who supervises it and where it answers."""
+    """What `broker.json` says of a cluster that runs: who supervises it and where it answers.
+
+    `bootstrap` is empty and `node_pids` too while it starts.
+    """
 
     pid: int
     bootstrap: str
@@ -117,12 +120,13 @@ class LocalCluster:
         self._data.mkdir(parents=True, exist_ok=True)
         await asyncio.to_thread(self._take_lock)
         try:
+            self._write_running(bootstrap="")
             await self._prepare()
             for server in self._servers.values():
                 await server.start(self._scram_users)
             self._progress("waiting for Kafka to be ready")
             await self.wait_ready()
-            self._write_running()
+            self._write_running(bootstrap=self.bootstrap)
         except BaseException:
             await self.stop()
             raise
@@ -247,21 +251,24 @@ class LocalCluster:
             if server.process is not None and not server.process.running:
                 raise BusError(f"node {node} ended with status {server.process.status}: {server.last_words()}")
 
-    def _write_running(self) -> None:
-        running = Running(
-            pid=os.getpid(), bootstrap=self.bootstrap, nodes=self._nodes, node_pids=tuple(self.pids.values())
-        )
+    def _write_running(self, *, bootstrap: str) -> None:
+        pids = tuple(self.pids.values())
+        running = Running(pid=os.getpid(), bootstrap=bootstrap, nodes=self._nodes, node_pids=pids)
         write_whole(self._data / "broker.json", json.dumps(asdict(running)))
 
 
 def find_running(data: Path) -> Running | None:
     """The cluster that runs on `data`; None when there is none, also where a killed one left its file."""
+    path = data / "broker.json"
+    if not path.exists():
+        return None
     try:
-        kept = json.loads((data / "broker.json").read_text())
         with FileLock(data / "broker.lock", blocking=False):
             return None
-    except FileNotFoundError:
-        return None
     except Timeout:
         pass
+    try:
+        kept = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
     return Running(**kept | {"node_pids": tuple(kept["node_pids"])})

@@ -15,6 +15,7 @@ _FORMAT_S = 60
 
 _LOG4J = """\
 status = warn
+shutdownHook = disable
 appenders = file
 appender.file.type = RollingFile
 appender.file.name = file

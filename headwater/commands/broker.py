@@ -64,6 +64,8 @@ def status(data: Data = None) -> None:
     running = find_running(folder)
     if running is None:
         raise BusError(f"no broker runs on {folder}: start one with `headwater broker up`")
+    if not running.bootstrap:
+        raise BusError(f"the broker on {folder} is still starting (process {running.pid}): ask again in a few seconds")
     live = asyncio.run(_live(running))
     typer.echo(
         f"{live} of {running.nodes} node(s) live at {running.bootstrap}, supervisor {running.pid}, data {folder}"

@@ -1,0 +1,20 @@
+"""What every test may use."""
+
+import os
+import uuid
+
+import pytest
+
+
+@pytest.fixture
+def task_name() -> str:
+    """A task that no other test has, so that tests can share a broker."""
+    return f"t-{uuid.uuid4().hex[:12]}"
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Count a skip as a failure where HEADWATER_NO_SKIPS is set, as it is in `.ci/run`."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = reporter.stats.get("skipped", []) if reporter is not None else []
+    if os.environ.get("HEADWATER_NO_SKIPS") and skipped and exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -1,0 +1,75 @@
+"""A real Apache Kafka for these tests: one broker a test process, and rougher ones for those who hurt them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from broker_topics.local.cluster import LocalCluster
+from broker_topics.local.listeners import SecuredListener
+from tests.kafka.certificates import Authority, Identity
+
+SCRAM_USERS = {"watch": "right-password", "reader": "another-password"}
+"""The users that the secured listeners know."""
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Signs the broker's certificate and those of devices; `authority.ca` is what a client must trust."""
+    return Authority(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="session")
+def device_identity(authority: Authority) -> Identity:
+    """The certificate of a device called w-17."""
+    return authority.device("w-17")
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[LocalCluster]:
+    """One node for all tests of this process; do not kill it.
+
+    `broker.bootstrap` is plain; `broker.address(name)` with name TLS, MTLS, SCRAM is secured. ACLs hold for users of
+    MTLS and SCRAM as soon as a topic has one; plain clients may do everything.
+    """
+    keystore = authority.server()
+    cluster = LocalCluster(
+        data=tmp_path_factory.mktemp("kafka"),
+        listeners=[
+            SecuredListener(name="TLS", keystore=keystore),
+            SecuredListener(name="MTLS", keystore=keystore, client_ca=authority.ca),
+            SecuredListener(name="SCRAM", keystore=keystore, scram=True),
+        ],
+        scram_users=SCRAM_USERS,
+        properties={
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users": "User:ANONYMOUS",
+            "allow.everyone.if.no.acl.found": "true",
+        },
+    )
+    asyncio.run(cluster.start())
+    yield cluster
+    asyncio.run(cluster.stop())
+
+
+@pytest.fixture
+def bootstrap(broker: LocalCluster) -> str:
+    """`host:port` of a real broker that all tests of this process share."""
+    return broker.bootstrap
+
+
+@pytest.fixture
+async def own_broker(tmp_path: Path) -> AsyncIterator[LocalCluster]:
+    """One node of this test's own, to kill, freeze and restart."""
+    async with LocalCluster(data=tmp_path / "kafka") as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def three_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    """Three nodes for the tests of one file; who kills one restarts it."""
+    cluster = LocalCluster(data=tmp_path_factory.mktemp("kafka3"), nodes=3)
+    asyncio.run(cluster.start())
+    yield cluster
+    asyncio.run(cluster.stop())
