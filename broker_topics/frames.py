@@ -58,12 +58,15 @@ def pack(kind: FrameKind, header: Sequence[object], sections: Sequence[Buffer] =
 
     Args:    header: MessagePack scalars and lists of them; sections: joined in order behind the header.
     Returns: the record; `frame_crc` of it is the CRC at its end.
-    Raises:  ConfigError: if the header takes more than 4096 bytes.
+    Raises:  ConfigError: if the header takes more than 4096 bytes or holds what MessagePack cannot.
 
     >>> unpack(pack(FrameKind.HEAD, [7], [b"abc"])).body.tobytes()
     b'abc'
     """
-    packed: bytes = msgpack.packb([int(kind), *header])
+    try:
+        packed: bytes = msgpack.packb([int(kind), *header])
+    except (OverflowError, TypeError, ValueError) as error:
+        raise ConfigError(f"a header cannot be written: {error}") from error
     if len(packed) > MAX_HEADER_BYTES:
         raise ConfigError(f"a header takes {len(packed)} bytes, at most {MAX_HEADER_BYTES}: shorten names or values")
     pieces = [_PREFIX.pack(MAGIC, FORMAT, len(packed)), packed, *sections]

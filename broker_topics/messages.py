@@ -4,17 +4,15 @@ Reading checks the exact type and range of every element; payload sections stay 
 only by `codecs.decode`. Parts of keyframes and deltas have a module of their own.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
+from broker_topics import fields
 from broker_topics.codecs import Encoded, codec_of
 from broker_topics.errors import ConfigError, RejectCode, WireError
-from broker_topics.frames import Buffer, Frame, FrameKind, pack, split, unpack
-
-Scalar: TypeAlias = str | int | float
-"""A telemetry value."""
+from broker_topics.fields import COUNT, U64, Scalar
+from broker_topics.frames import MAX_HEADER_BYTES, Buffer, Frame, FrameKind, pack, split, unpack
 
 MAX_ID: Final = 128
 """Characters of a client id."""
@@ -25,8 +23,6 @@ MAX_TASK: Final = 200
 HEADER_ALLOWANCE: Final = 1024
 """Bytes that envelope and header of an update never exceed."""
 
-_U64: Final = 2**64 - 1
-_COUNT: Final = 2**53
 _MAX_WORK: Final = 1e6
 _MAX_VALUES: Final = 32
 _MAX_TEXT: Final = 256
@@ -78,18 +74,18 @@ class Update:
     @classmethod
     def from_frame(cls, frame: Frame) -> "Update":
         """As `from_bytes`, of a frame already opened."""
-        row = _row(frame.header, 16)
+        row = fields.row_of(frame.header, 16)
         return cls(
-            task=_name(row[0], MAX_TASK),
-            client_id=_name(row[1], MAX_ID),
-            incarnation=_integer(row[2], 1, _U64),
-            sequence=_integer(row[3], 0, _U64),
-            layout=_integer(row[4], 0, _U64),
-            base_version=_integer(row[5], 0, _COUNT),
-            base_hash=_bytes(row[6], 8),
-            num_examples=_integer(row[7], 1, _COUNT),
-            num_steps=_integer(row[8], 1, _COUNT),
-            work=_number(row[9], 1, _MAX_WORK),
+            task=fields.name(row[0], MAX_TASK),
+            client_id=fields.name(row[1], MAX_ID),
+            incarnation=fields.integer(row[2], 1, U64),
+            sequence=fields.integer(row[3], 0, U64),
+            layout=fields.integer(row[4], 0, U64),
+            base_version=fields.integer(row[5], 0, COUNT),
+            base_hash=fields.exact_bytes(row[6], 8),
+            num_examples=fields.integer(row[7], 1, COUNT),
+            num_steps=fields.integer(row[8], 1, COUNT),
+            work=fields.number(row[9], 1, _MAX_WORK),
             encoded=_encoded(row[10:], frame.body),
         )
 
@@ -113,12 +109,12 @@ class Delta:
     def from_bytes(cls, data: Buffer) -> "Delta":
         """Read a frame without decoding its payload; raises WireError (malformed)."""
         frame = unpack(data, expect=FrameKind.DELTA)
-        row = _row(frame.header, 10)
+        row = fields.row_of(frame.header, 10)
         return cls(
-            task=_name(row[0], MAX_TASK),
-            layout=_integer(row[1], 0, _U64),
-            version=_integer(row[2], 0, _COUNT),
-            base_hash=_bytes(row[3], 8),
+            task=fields.name(row[0], MAX_TASK),
+            layout=fields.integer(row[1], 0, U64),
+            version=fields.integer(row[2], 0, COUNT),
+            base_hash=fields.exact_bytes(row[3], 8),
             encoded=_encoded(row[4:], frame.body),
         )
 
@@ -140,13 +136,13 @@ class Reject:
     @classmethod
     def from_bytes(cls, data: Buffer) -> "Reject":
         """Read a record; raises WireError (malformed)."""
-        row = _bare_row(unpack(data, expect=FrameKind.REJECT), 5)
+        row = fields.bare_row(unpack(data, expect=FrameKind.REJECT), 5)
         return cls(
             code=_reject_code(row[0]),
-            partition=_integer(row[1], 0, 2**31 - 1),
-            offset=_integer(row[2], 0, _COUNT),
-            client_id=_name(row[3], MAX_ID, least=0),
-            crc=_integer(row[4], 0, 2**32 - 1),
+            partition=fields.integer(row[1], 0, 2**31 - 1),
+            offset=fields.integer(row[2], 0, COUNT),
+            client_id=fields.name(row[3], MAX_ID, least=0),
+            crc=fields.integer(row[4], 0, 2**32 - 1),
         )
 
 
@@ -170,11 +166,11 @@ class Telemetry:
     @classmethod
     def from_bytes(cls, data: Buffer) -> "Telemetry":
         """Read a record; raises WireError (malformed)."""
-        row = _bare_row(unpack(data, expect=FrameKind.TELEMETRY), 4)
+        row = fields.bare_row(unpack(data, expect=FrameKind.TELEMETRY), 4)
         return cls(
-            client_id=_name(row[0], MAX_ID),
-            task=_name(row[1], MAX_TASK),
-            incarnation=_integer(row[2], 0, _U64),
+            client_id=fields.name(row[0], MAX_ID),
+            task=fields.name(row[1], MAX_TASK),
+            incarnation=fields.integer(row[2], 0, U64),
             values=_telemetry_values(row[3]),
         )
 
@@ -193,8 +189,9 @@ class Control:
     @classmethod
     def from_bytes(cls, data: Buffer) -> "Control":
         """Read a record; raises WireError (malformed)."""
-        command, argument = _bare_row(unpack(data, expect=FrameKind.CONTROL), 2)
-        return cls(command=_name(command, MAX_ID), argument=None if argument is None else _scalar(argument, 4096))
+        row = fields.bare_row(unpack(data, expect=FrameKind.CONTROL), 2)
+        argument = None if row[1] is None else fields.scalar(row[1], MAX_HEADER_BYTES)
+        return cls(command=fields.name(row[0], MAX_ID), argument=argument)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,9 +209,11 @@ class Head:
     @classmethod
     def from_bytes(cls, data: Buffer) -> "Head":
         """Read a record; raises WireError (malformed)."""
-        row = _bare_row(unpack(data, expect=FrameKind.HEAD), 3)
+        row = fields.bare_row(unpack(data, expect=FrameKind.HEAD), 3)
         return cls(
-            offset=_integer(row[0], 0, _COUNT), height=_integer(row[1], 0, _COUNT), record_hash=_bytes(row[2], 32)
+            offset=fields.integer(row[0], 0, COUNT),
+            height=fields.integer(row[1], 0, COUNT),
+            record_hash=fields.exact_bytes(row[2], 32),
         )
 
 
@@ -226,76 +225,21 @@ def _encoded_header(encoded: Encoded) -> list[object]:
 def _encoded(row: list[object], body: memoryview) -> Encoded:
     return Encoded(
         codec=codec_of(row[0]),
-        flags=_integer(row[1], 0, 2**31),
-        size=_integer(row[2], 1, _COUNT),
-        k=_integer(row[3], 0, _COUNT),
-        sections=split(body, _lengths(row[4])),
-        raw_lengths=tuple(_lengths(row[5])),
+        flags=fields.integer(row[1], 0, 2**31),
+        size=fields.integer(row[2], 1, COUNT),
+        k=fields.integer(row[3], 0, COUNT),
+        sections=split(body, fields.lengths(row[4])),
+        raw_lengths=tuple(fields.lengths(row[5])),
     )
 
 
-def _row(header: list[object], count: int) -> list[object]:
-    if len(header) != count:
-        raise _malformed(f"the header has {len(header)} elements, {count} are expected")
-    return header
-
-
-def _bare_row(frame: Frame, count: int) -> list[object]:
-    if len(frame.body):
-        raise _malformed("bytes trail the header")
-    return _row(frame.header, count)
-
-
-def _lengths(value: object) -> list[int]:
-    if type(value) is not list or len(value) > 8:
-        raise _malformed("section lengths are not a short list")
-    return [_integer(item, 0, _COUNT) for item in value]
-
-
 def _reject_code(value: object) -> RejectCode:
-    try:
+    if type(value) is str and value in RejectCode._value2member_map_:
         return RejectCode(value)
-    except ValueError:
-        raise _malformed("the reject code is unknown") from None
-
-
-def _integer(value: object, least: int, most: int) -> int:
-    if type(value) is not int or not least <= value <= most:
-        raise _malformed("an integer is out of range or no integer")
-    return value
-
-
-def _number(value: object, least: float, most: float) -> float:
-    if type(value) not in (int, float) or not least <= value <= most:  # type: ignore[operator]
-        raise _malformed("a number is out of range or no number")
-    return value
-
-
-def _bytes(value: object, count: int) -> bytes:
-    if type(value) is not bytes or len(value) != count:
-        raise _malformed(f"{count} bytes are expected")
-    return value
-
-
-def _name(value: object, most: int, *, least: int = 1) -> str:
-    if type(value) is not str or not least <= len(value) <= most or not value.isprintable():
-        raise _malformed(f"a name of {least} to {most} printable characters is expected")
-    return value
-
-
-def _scalar(value: object, most: int) -> Scalar:
-    if type(value) is str and len(value) <= most:
-        return value
-    if type(value) is int or (type(value) is float and math.isfinite(value)):
-        return value  # type: ignore[return-value]
-    raise _malformed("a text or a finite number is expected")
+    raise fields.malformed("the reject code is unknown")
 
 
 def _telemetry_values(value: object) -> dict[str, Scalar]:
     if type(value) is not dict or len(value) > _MAX_VALUES:
-        raise _malformed(f"at most {_MAX_VALUES} named values are expected")
-    return {_name(key, MAX_ID): _scalar(item, _MAX_TEXT) for key, item in value.items()}
-
-
-def _malformed(reason: str) -> WireError:
-    return WireError(RejectCode.MALFORMED, reason)
+        raise fields.malformed(f"at most {_MAX_VALUES} named values are expected")
+    return {fields.name(key, MAX_ID): fields.scalar(item, _MAX_TEXT) for key, item in value.items()}

@@ -141,6 +141,8 @@ def _to_int8(vector: Vector) -> tuple[bytes, bytes]:
     blocks = -(-size // BLOCK)
     peaks = np.maximum.reduceat(np.abs(vector), np.arange(0, size, BLOCK))
     base = max(peaks.max() / np.float32(127), np.float32(np.finfo(np.float32).tiny))
+    if float(base) * 127 > _LARGEST:
+        base = np.nextafter(base, np.float32(0))
     relative = (peaks.astype(np.float64) / 127 / float(base)).astype("<f2")
     scales = base.astype("<f4").tobytes() + relative.tobytes()
     numbers = np.empty(size, dtype=np.int8)
@@ -162,27 +164,27 @@ def _quantise(part: Vector, scale: Vector) -> npt.NDArray[np.float32]:
 
 
 def _read_scales(section: Buffer, first: int, last: int) -> Vector:
+    """The scales of blocks `first` to `last`."""
     base = float(np.frombuffer(section[:4], dtype="<f4")[0])
     relative = np.frombuffer(section[4 + 2 * first : 4 + 2 * last], dtype="<f2").astype(np.float64)
     return (relative * base).astype(np.float32)
 
 
 def _checked_int8_norm(encoded: Encoded) -> float:
+    """The L2 norm from exact sums of squared integers, once every scale and number has been checked."""
     total = 0.0
     blocks = -(-encoded.size // BLOCK)
     for row in range(0, blocks, _ROWS):
-        base = float(np.frombuffer(encoded.sections[0][:4], dtype="<f4")[0])
         last = min(row + _ROWS, blocks)
-        relative = np.frombuffer(encoded.sections[0][4 + 2 * row : 4 + 2 * last], dtype="<f2").astype(np.float64)
-        if not (math.isfinite(base) and np.isfinite(relative).all() and (relative * base).max() * 127 <= _LARGEST):
+        with np.errstate(over="ignore", invalid="ignore"):
+            scales = _read_scales(encoded.sections[0], row, last).astype(np.float64)
+        if not scales.max() * 127 <= _LARGEST:
             raise non_finite("a scale is not finite")
-        if base <= 0 or relative.min() < 0:
+        if np.signbit(scales).any():
             raise bad_payload("a scale is negative")
         numbers = np.frombuffer(encoded.sections[1][row * BLOCK : last * BLOCK], dtype=np.int8)
         if numbers.min() < -127:
             raise bad_payload("a number is below -127")
-        squares = np.square(numbers, dtype=np.int32)
-        sums = np.add.reduceat(squares, np.arange(0, len(numbers), BLOCK)).astype(np.float64)
-        scales = _read_scales(encoded.sections[0], row, last).astype(np.float64)
-        total += _ordered_sum(sums * scales * scales)
+        sums = np.add.reduceat(np.square(numbers, dtype=np.int32), np.arange(0, len(numbers), BLOCK))
+        total += _ordered_sum(sums.astype(np.float64) * scales * scales)
     return math.sqrt(total)

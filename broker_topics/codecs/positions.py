@@ -5,12 +5,13 @@ no value. The wide form does the same with 16 bits and 65535, its low bytes befo
 strictly by construction, so a duplicate cannot be written.
 """
 
+import itertools
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from broker_topics.codecs.base import bad_payload
+from broker_topics.codecs.base import CHUNK, bad_payload
 from broker_topics.frames import Buffer
 
 Positions = npt.NDArray[np.int64]
@@ -33,15 +34,26 @@ def write_gaps(positions: Positions, *, wide: bool) -> bytes:
     >>> list(write_gaps(np.array([0, 2, 300]), wide=False))
     [0, 1, 255, 42]
     """
-    skip = _SKIP[wide]
-    left_out = np.diff(positions, prepend=-1) - 1
+    planes: list[list[bytes]] = [[], []]
+    last = -1
+    for start in range(0, len(positions), CHUNK):
+        part = positions[start : start + CHUNK]
+        gaps = _gaps_of(part, last, _SKIP[wide])
+        last = int(part[-1])
+        planes[0].append(gaps.astype(np.uint8).tobytes())
+        if wide:
+            planes[1].append((gaps >> 8).astype(np.uint8).tobytes())
+    return b"".join(itertools.chain(*planes))
+
+
+def _gaps_of(positions: Positions, last: int, skip: int) -> npt.NDArray[np.int64]:
+    """The gaps behind the position `last`, skips among them."""
+    left_out = np.diff(positions, prepend=last) - 1
     skips = left_out // skip
     place = np.arange(len(positions)) + np.cumsum(skips)
-    gaps = np.full(int(place[-1]) + 1, skip, dtype="<u2" if wide else np.uint8)
+    gaps = np.full(int(place[-1]) + 1, skip, dtype=np.int64)
     gaps[place] = left_out - skips * skip
-    if not wide:
-        return gaps.tobytes()
-    return np.ascontiguousarray(gaps.view(np.uint8).reshape(-1, 2).T).tobytes()
+    return gaps
 
 
 def read_gaps(raw: Buffer, k: int, size: int, *, wide: bool) -> Positions:
@@ -59,8 +71,8 @@ def read_gaps(raw: Buffer, k: int, size: int, *, wide: bool) -> Positions:
         holds_value = gaps != _SKIP[wide]
         if not holds_value[-1]:
             raise bad_payload("positions end in a skip")
-        reached = reached[holds_value]
-    elif np.any(gaps == _SKIP[wide]):
+        reached = reached.take(holds_value.nonzero()[0], mode="clip")  # a boolean index mispredicts: a third slower
+    elif np.maximum.reduce(gaps) == _SKIP[wide]:
         raise bad_payload("too few positions")
     if len(reached) != k:
         raise bad_payload("the count of positions is not the declared one")

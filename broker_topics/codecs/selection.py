@@ -9,7 +9,7 @@ from broker_topics.codecs.positions import Positions
 from broker_topics.layout import Vector
 
 _SAMPLE: Final = 8192
-_SAMPLED_FROM: Final = 1 << 17
+_SAMPLED_FROM: Final = 1 << 15
 
 
 def largest(vector: Vector, k: int) -> Positions:
@@ -42,21 +42,27 @@ def _search(vector: Vector, k: int, floor: np.float32) -> tuple[Positions, bool]
         places.append(found)
         held += len(found)
         if held >= 2 * k + CHUNK:
-            kept, sizes = _prune(np.concatenate(places), np.concatenate(magnitudes), k)
-            places, magnitudes, held, floor = [kept], [sizes], k, sizes.min()
-    kept, _ = _prune(np.concatenate(places), np.concatenate(magnitudes), k)
-    return kept, held >= k
+            _prune(places, magnitudes, k)
+            held, floor = k, magnitudes[0].min()
+    _prune(places, magnitudes, k)
+    return places[0], held >= k
 
 
-def _prune(places: Positions, magnitudes: Vector, k: int) -> tuple[Positions, Vector]:
-    """Keep the k largest; of those equal to the least of them, the first."""
+def _prune(all_places: list[Positions], all_magnitudes: list[Vector], k: int) -> None:
+    """Join the lists' arrays into one each and keep the k largest; of those equal to the least of them, the first."""
+    all_places[:] = [np.concatenate(all_places)]
+    all_magnitudes[:] = [np.concatenate(all_magnitudes)]
+    places, magnitudes = all_places.pop(), all_magnitudes.pop()
     if len(places) <= k:
-        return places, magnitudes
+        all_places.append(places)
+        all_magnitudes.append(magnitudes)
+        return
     least = np.partition(magnitudes, len(magnitudes) - k)[len(magnitudes) - k]
     keep = magnitudes > least
     ties = np.flatnonzero(magnitudes == least)
     keep[ties[: k - int(np.count_nonzero(keep))]] = True
-    return places[keep], magnitudes[keep]
+    all_places.append(places[keep])
+    all_magnitudes.append(magnitudes[keep])
 
 
 def _likely_floor(vector: Vector, k: int) -> np.float32:

@@ -6,7 +6,6 @@ tensors dense in bfloat16 beside the sparse rest; the table of them is part of t
 
 import math
 from collections.abc import Sequence
-from enum import IntFlag
 from typing import Final
 
 import numpy as np
@@ -24,19 +23,15 @@ _WIDE_BELOW: Final = 0.003
 _ATTEMPTS: Final = 40
 
 
-class Flag(IntFlag):
-    """How the sections of codec 4 are stored."""
-
-    WIDE_GAPS = 1
-    ZSTD_POSITIONS = 2
-    ZSTD_SYMBOLS = 4
-    NIBBLES = 8
-    BITS = 16
-    SEGMENTS = 32
-
-
-_ALL_FLAGS: Final = sum(Flag)
-_STORED: Final = {0, Flag.ZSTD_SYMBOLS, Flag.NIBBLES, Flag.BITS}
+WIDE_GAPS: Final = 1
+ZSTD_POSITIONS: Final = 2
+ZSTD_SYMBOLS: Final = 4
+NIBBLES: Final = 8
+BITS: Final = 16
+SEGMENTS: Final = 32
+_SYMBOL_FLAGS: Final = ZSTD_SYMBOLS | NIBBLES | BITS
+_ALL_FLAGS: Final = WIDE_GAPS | ZSTD_POSITIONS | _SYMBOL_FLAGS | SEGMENTS
+_SYMBOLS_A_BYTE: Final = {0: 1, ZSTD_SYMBOLS: 1, NIBBLES: 2, BITS: 8}
 
 
 class SparseDecoded(Decoded):
@@ -116,10 +111,10 @@ def _assemble(size: int, places: Positions, symbols: values.Symbols, scale: byte
     k = len(places)
     gaps, gaps_raw, flags = _store_positions(places, size)
     stored, stored_raw, symbol_flag = _store_symbols(symbols)
-    flags |= symbol_flag | (Flag.SEGMENTS if extra else 0)
+    flags |= symbol_flag | (SEGMENTS if extra else 0)
     return Encoded(
         codec=CodecId.SPARSE,
-        flags=int(flags),
+        flags=flags,
         size=size,
         k=k,
         sections=(gaps, stored, scale, *extra),
@@ -132,9 +127,9 @@ def _store_positions(places: Positions, size: int) -> tuple[bytes, int, int]:
     forms = []
     for wide in (False, True) if len(places) < _WIDE_BELOW * size else (False,):
         raw = positions.write_gaps(places, wide=wide)
-        flag = int(Flag.WIDE_GAPS) if wide else 0
+        flag = WIDE_GAPS if wide else 0
         packed = shrink(raw)
-        forms.append((raw, len(raw), flag) if packed is None else (packed, len(raw), flag | Flag.ZSTD_POSITIONS))
+        forms.append((raw, len(raw), flag) if packed is None else (packed, len(raw), flag | ZSTD_POSITIONS))
     return min(forms, key=lambda form: len(form[0]))
 
 
@@ -144,14 +139,14 @@ def _store_symbols(symbols: values.Symbols) -> tuple[bytes, int, int]:
     forms = [(raw, len(raw), 0)]
     packed = shrink(raw)
     if packed is not None:
-        forms.append((packed, len(raw), int(Flag.ZSTD_SYMBOLS)))
+        forms.append((packed, len(raw), ZSTD_SYMBOLS))
     highest = symbols.max()
     if highest < 2:
         bits = values.write_bits(symbols)
-        forms.append((bits, len(bits), int(Flag.BITS)))
+        forms.append((bits, len(bits), BITS))
     elif highest < 16:
         nibbles = values.write_nibbles(symbols)
-        forms.append((nibbles, len(nibbles), int(Flag.NIBBLES)))
+        forms.append((nibbles, len(nibbles), NIBBLES))
     return min(forms, key=lambda form: len(form[0]))
 
 
@@ -164,48 +159,47 @@ def decode(encoded: Encoded) -> SparseDecoded:
     _check_declared(encoded)
     gap_section, symbol_section, scale_section, *extra = encoded.sections
     gaps: Buffer = gap_section
-    if flags & Flag.ZSTD_POSITIONS:
+    if flags & ZSTD_POSITIONS:
         gaps = expand(gap_section, encoded.raw_lengths[0])
-    places = positions.read_gaps(gaps, k, size, wide=bool(flags & Flag.WIDE_GAPS))
+    places = positions.read_gaps(gaps, k, size, wide=bool(flags & WIDE_GAPS))
     symbols = _load_symbols(symbol_section, flags, k)
-    magnitudes = values.read_scale(scale_section)
-    norm = values.norm_of(symbols, magnitudes)
+    table = values.read_table(scale_section)
+    norm = values.norm_of(symbols, table)
     segments: list[tuple[slice, Vector]] = []
     if extra:
         segments = _read_segments(extra, size, places)
         norm = math.sqrt(norm * norm + sum(dense.square_sum(part) for _, part in segments))
-    table = values.table_of(magnitudes)
     return SparseDecoded(size=size, norm=norm, places=places, symbols=symbols, table=table, segments=segments)
 
 
 def _check_declared(encoded: Encoded) -> None:
-    flags, size, k = encoded.flags, encoded.size, encoded.k
-    symbol_flag = flags & (Flag.ZSTD_SYMBOLS | Flag.NIBBLES | Flag.BITS)
-    if flags & ~_ALL_FLAGS or symbol_flag not in _STORED:
+    flags, size, k, lengths = encoded.flags, encoded.size, encoded.k, encoded.raw_lengths
+    symbols_a_byte = _SYMBOLS_A_BYTE.get(flags & _SYMBOL_FLAGS, 0)
+    if flags & ~_ALL_FLAGS or not symbols_a_byte:
         raise WireError(RejectCode.MALFORMED, "unknown flags")
-    count = 5 if flags & Flag.SEGMENTS else 3
-    if len(encoded.sections) != count or len(encoded.raw_lengths) != count:
+    if not len(encoded.sections) == len(lengths) == (5 if flags & SEGMENTS else 3):
         raise WireError(RejectCode.MALFORMED, "a wrong count of sections")
-    if not 0 < k <= max(1, size // 5) or size < 1:
+    if not 0 < k <= max(1, size // 5):
         raise bad_payload("the count of values is out of range")
-    least, most = positions.raw_bounds(k, size, wide=bool(flags & Flag.WIDE_GAPS))
-    if not least <= encoded.raw_lengths[0] <= most or (flags & Flag.WIDE_GAPS and encoded.raw_lengths[0] % 2):
+    least, most = positions.raw_bounds(k, size, wide=bool(flags & WIDE_GAPS))
+    if not least <= lengths[0] <= most or (flags & WIDE_GAPS and lengths[0] % 2):
         raise bad_payload("the positions have an impossible length")
-    symbol_bytes = {Flag.NIBBLES: (k + 1) // 2, Flag.BITS: (k + 7) // 8}.get(symbol_flag, k)
-    if encoded.raw_lengths[1] != symbol_bytes:
+    if lengths[1] != -(-k // symbols_a_byte):
         raise bad_payload("the symbols have an impossible length")
-    compressed = (flags & Flag.ZSTD_POSITIONS, flags & Flag.ZSTD_SYMBOLS, 0, 0, 0)
-    for section, raw_length, zstd in zip(encoded.sections, encoded.raw_lengths, compressed, strict=False):
-        if not zstd and len(section) != raw_length:
-            raise bad_payload("a section has another length than declared")
+    if not (flags & ZSTD_POSITIONS or len(encoded.sections[0]) == lengths[0]):
+        raise bad_payload("the positions have another length than declared")
+    if not (flags & ZSTD_SYMBOLS or len(encoded.sections[1]) == lengths[1]):
+        raise bad_payload("the symbols have another length than declared")
+    if any(len(section) != length for section, length in zip(encoded.sections[2:], lengths[2:], strict=True)):
+        raise bad_payload("a section has another length than declared")
 
 
 def _load_symbols(section: Buffer, flags: int, k: int) -> values.Symbols:
-    if flags & Flag.ZSTD_SYMBOLS:
+    if flags & ZSTD_SYMBOLS:
         return np.frombuffer(expand(section, k), dtype=np.uint8)
-    if flags & Flag.NIBBLES:
+    if flags & NIBBLES:
         return values.read_nibbles(section, k)
-    if flags & Flag.BITS:
+    if flags & BITS:
         return values.read_bits(section, k)
     return np.frombuffer(section, dtype=np.uint8)
 

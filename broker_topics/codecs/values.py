@@ -52,48 +52,54 @@ def write_scale(magnitudes: Vector, levels: npt.NDArray[np.int32], threshold: np
     return struct.pack(f"<f{len(means)}e", float(threshold), *means)
 
 
-def read_scale(section: Buffer) -> list[float]:
-    """The magnitude of each level, every one a finite float32.
+def read_table(section: Buffer) -> Vector:
+    """The value of each symbol from what `write_scale` wrote.
 
-    Raises:  WireError: bad_payload for a wrong length or a threshold or mean below its range; non_finite else.
+    Returns: float32[2 L], finite.
+    Raises:  WireError: bad_payload for a wrong length, a threshold not above 0 or a mean below 0; non_finite.
     """
     count = (len(section) - 4) // 2
     if not 1 <= count <= MAX_LEVELS or len(section) != 4 + 2 * count:
         raise bad_payload("the codebook has an impossible length")
     threshold, *means = struct.unpack(f"<f{count}e", section)
-    magnitudes = [math.ldexp(threshold * mean, level) for level, mean in enumerate(means)]
-    if not all(magnitude <= _LARGEST for magnitude in magnitudes):
-        raise non_finite("a magnitude of the codebook is not finite")
-    if threshold <= 0 or min(means) < 0:
-        raise bad_payload("the codebook holds a negative number")
-    return magnitudes
+    table: list[float] = []
+    power = threshold
+    for mean in means:
+        magnitude = mean * power
+        if not magnitude <= _LARGEST:
+            raise non_finite("a magnitude of the codebook is not finite")
+        if not (mean >= 0 and threshold > 0):
+            raise bad_payload("the codebook holds a negative number")
+        table += (magnitude, -magnitude)
+        power += power
+    return np.array(table, dtype=np.float32)
 
 
-def table_of(magnitudes: list[float]) -> Vector:
-    """float32[2 L]: the value of each symbol."""
-    table = np.repeat(np.array(magnitudes, dtype=np.float32), 2)
-    np.negative(table[1::2], out=table[1::2])
-    return table
-
-
-def norm_of(symbols: Symbols, magnitudes: list[float]) -> float:
+def norm_of(symbols: Symbols, table: Vector) -> float:
     """The L2 norm from how often each level occurs: the same bits on every CPU.
 
-    Raises:  WireError: bad_payload if a symbol lies beyond the codebook.
+    Raises:  WireError: bad_payload if a symbol lies beyond the table.
     """
-    levels = len(magnitudes)
-    if symbols.max() >= 2 * levels:
+    if np.maximum.reduce(symbols) >= len(table):
         raise bad_payload("a symbol lies beyond the codebook")
-    if levels > 8:
-        at_least = np.cumsum(np.bincount(symbols >> 1, minlength=levels)[::-1])[::-1].tolist()
-    else:
-        at_least = [len(symbols), *(int(np.count_nonzero(symbols >= 2 * level)) for level in range(1, levels))]
-    at_least.append(0)
+    magnitudes = table[::2].tolist()
     total = 0.0
-    for level, magnitude in enumerate(magnitudes):
-        rounded = float(np.float32(magnitude))
-        total += (at_least[level] - at_least[level + 1]) * rounded * rounded
+    for magnitude, count in zip(magnitudes, _histogram(symbols, len(magnitudes)), strict=True):
+        total += count * (magnitude * magnitude)
     return math.sqrt(total)
+
+
+def _histogram(symbols: Symbols, levels: int) -> list[int]:
+    """How many symbols each level has."""
+    if levels > 8:  # counting level by level is faster for the few levels that real updates have
+        counts: list[int] = np.bincount(symbols >> 1, minlength=levels).tolist()
+        return counts
+    counts, at_least = [], len(symbols)
+    for level in range(1, levels):
+        above = int(np.count_nonzero(symbols >= 2 * level))
+        counts.append(at_least - above)
+        at_least = above
+    return [*counts, at_least]
 
 
 def write_nibbles(symbols: Symbols) -> bytes:
@@ -123,6 +129,8 @@ def read_bits(raw: Buffer, k: int) -> Symbols:
 
 
 def _unpadded(symbols: Symbols, k: int) -> Symbols:
+    if len(symbols) == k:
+        return symbols
     if symbols[k:].any():
         raise bad_payload("the padding behind the symbols is not zero")
     return symbols[:k]
