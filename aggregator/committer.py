@@ -8,14 +8,16 @@ from dataclasses import dataclass, field
 from aggregator.core import Admission, Draft
 from aggregator.inputs import end_vector
 from aggregator.keyframe import keyframe_parts
+from aggregator.observer import Observer
 from aggregator.state import FoldState
 from aggregator.sweep import Sweeper
 from aggregator.writer import ChainWriter
 from broker_topics.bus import Bus
 from broker_topics.entry import Official
-from broker_topics.errors import BusError, RejectCode
+from broker_topics.errors import BusError, LostRaceError, RejectCode
 from broker_topics.messages import Head, Reject
 from broker_topics.parts import Part
+from broker_topics.record import PartRef
 from broker_topics.topics import Topic, topic_name
 from monitoring.logs import get_logger
 from monitoring.metrics import Metrics, stage
@@ -45,12 +47,12 @@ class Committer:
     writer: ChainWriter
     keyframes: Sequence[Official]
     metrics: Metrics
+    observer: Observer
     lag: int = 0
     _queue: "asyncio.Queue[Pending]" = field(default_factory=lambda: asyncio.Queue(maxsize=1))
     _still: asyncio.Event = field(default_factory=asyncio.Event)
     _sweeper: Sweeper = field(init=False)
     _since_keyframe: int = 0
-    _consumed: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._still.set()
@@ -113,11 +115,16 @@ class Committer:
             parts = await self.writer.publish(height, pending.draft, pending.keyframe)
         self._still.set()
         with stage(self.metrics, "commit"):
-            official = await self.writer.append(
-                pending.draft, pending.rules, parts, keyframe=pending.keyframe is not None
-            )
-        self._export(pending, official)
+            official = await self._append(pending, parts)
+        self.observer.official(official, pending.admitted)
         await self._after(pending, official)
+
+    async def _append(self, pending: Pending, parts: tuple[PartRef, ...]) -> Official:
+        try:
+            return await self.writer.append(pending.draft, pending.rules, parts, keyframe=pending.keyframe is not None)
+        except LostRaceError:
+            self.metrics.chain_lost_races_total.inc()
+            raise
 
     async def _after(self, pending: Pending, official: Official) -> None:
         """Advisory writes: a crash before or within them loses nothing that the chain does not say."""
@@ -133,6 +140,7 @@ class Committer:
             with stage(self.metrics, "snapshot"):
                 await self._sweeper.keyframe(official)
         except BusError as error:
+            self.metrics.keyframe_failures_total.inc()
             log.warning("keyframe_failed", reason=str(error))
 
     async def _reject(self, admission: Admission) -> None:
@@ -149,25 +157,3 @@ class Committer:
             await self.bus.send(topic, key=key, value=reject.to_bytes(), partition=partition)
         except BusError as error:
             log.warning("reject_write_failed", reason=str(error))
-
-    def _export(self, pending: Pending, official: Official) -> None:
-        body, metrics = official.record.body, self.metrics
-        now_ms = time.time() * 1000
-        for admission, appended_ms in pending.admitted:
-            outcome = "refused" if admission.refused else "applied"
-            metrics.updates_processed_total.labels(outcome=outcome).inc()
-            metrics.update_age_seconds.observe(max(0.0, (now_ms - appended_ms) / 1000))
-            if admission.decision.code is not None:
-                metrics.rejects_total.labels(code=admission.decision.code).inc()
-                continue
-            metrics.update_staleness_versions.observe(admission.staleness)
-            metrics.update_norm.observe(admission.norm)
-            metrics.update_bytes.labels(codec=admission.codec).observe(admission.bytes)
-        metrics.model_version.set(body.version)
-        metrics.chain_length.set(official.record.height)
-        if body.steps:
-            metrics.model_published_timestamp_seconds.set(time.time())
-        for part in body.parts:
-            kind = "delta" if part.name == "delta" else "keyframe"
-            metrics.bytes_published_total.labels(kind=kind).inc(part.size)
-        metrics.bytes_published_total.labels(kind="record").inc(len(official.record.data))

@@ -8,6 +8,7 @@ from typing import Any
 from aggregator.committer import Committer, Pending
 from aggregator.core import Admission, Fold
 from aggregator.intake import Intake
+from aggregator.observer import Observer
 from aggregator.restart import restore
 from aggregator.telemetry import TelemetryExporter
 from aggregator.writer import ChainWriter
@@ -35,6 +36,12 @@ class Aggregator:
     metrics: Metrics = field(default_factory=Metrics)
     readiness: Readiness = field(default_factory=Readiness)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
+    straggler_places: int = 1_000
+    observer: Observer | None = None
+
+    def stragglers(self, k: int) -> list[dict[str, object]]:
+        """The devices whose updates were latest since this process started; none before it was restored."""
+        return self.observer.stragglers(k) if self.observer else []
 
     async def run(self) -> None:
         """Restore, then serve until `stop`.
@@ -46,14 +53,22 @@ class Aggregator:
         self.metrics.replay_versions_total.inc(restored.replayed)
         log.info("restored", task=self.task, version=restored.fold.state.model.version, replayed=restored.replayed)
         writer = ChainWriter(self.bus, self.task, restored.commits)
-        committer = Committer(self.bus, self.task, writer, restored.keyframes, self.metrics)
+        self.observer = observer = Observer(self.metrics, restored.fold.state, self.straggler_places)
+        committer = Committer(self.bus, self.task, writer, restored.keyframes, self.metrics, observer)
         intake = Intake(self.bus, self.task, tuple(restored.fold.state.vector), self.metrics)
         telemetry = TelemetryExporter(self.bus, self.task, self.metrics)
         serving = _Serving(restored.fold, intake, committer, self.metrics)
         self.metrics.leader.set(1)
         self.readiness.ready()
         try:
-            duties = [intake.run(), serving.run(), committer.run(), committer.watch_log(), telemetry.run()]
+            duties = [
+                intake.run(),
+                serving.run(),
+                committer.run(),
+                committer.watch_log(),
+                telemetry.run(),
+                observer.run(),
+            ]
             await _until(self.stop, duties)
         finally:
             self.metrics.leader.set(0)

@@ -1,25 +1,33 @@
 """What every role's process does alike: connect, serve until a signal, close in order."""
 
 import asyncio
-import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from broker_topics.bus import Bus
 from broker_topics.kafka import KafkaBus
 from broker_topics.settings import ConnectionSettings
+from headwater.settings import AggregatorSettings, Settings, load
 from monitoring.health import HealthServer, Readiness, Stragglers
+from monitoring.logs import configure
 from monitoring.loop_lag import EventLoopLag
 from monitoring.metrics import Metrics
 
 T = TypeVar("T")
 
 
+def prepared(bootstrap: str | None, **given: Mapping[str, object]) -> Settings:
+    """The settings of this process, logs set up by them; what the command line gives beats all."""
+    settings = load(given={"connection": {"bootstrap": bootstrap}, **given})
+    configure(level=settings.log.level, format_=settings.log.format)
+    return settings
+
+
 def connection(bootstrap: str | None) -> ConnectionSettings:
-    """Connection settings of this process: the command line first, then environment, then the settings file."""
-    return ConnectionSettings.load(os.environ, bootstrap=bootstrap)
+    """How to reach the broker: the command line first, then environment, then the settings file."""
+    return prepared(bootstrap).connection
 
 
 def with_bus(settings: ConnectionSettings, work: Callable[[Bus], Awaitable[T]]) -> T:
@@ -58,7 +66,7 @@ def stop_on_signals() -> asyncio.Event:
 
 @asynccontextmanager
 async def observed(
-    metrics: Metrics, readiness: Readiness, *, host: str, port: int, stragglers: Stragglers = lambda k: ()
+    metrics: Metrics, readiness: Readiness, *, settings: AggregatorSettings, stragglers: Stragglers = lambda k: ()
 ) -> AsyncIterator[HealthServer]:
     """Serve metrics and probes, and measure how long the event loop is blocked, while the block runs."""
     async with EventLoopLag(metrics) as lag:
@@ -66,8 +74,9 @@ async def observed(
             metrics.registry,
             heartbeat_age_s=lag.age_s,
             readiness=readiness,
-            host=host,
-            port=port,
+            max_heartbeat_age_s=settings.max_heartbeat_age_s,
+            host=settings.listen_host,
+            port=settings.listen_port,
             stragglers=stragglers,
         ) as server:
             yield server

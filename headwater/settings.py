@@ -58,10 +58,6 @@ class AggregatorSettings(_Section):
     max_heartbeat_age_s: float = Field(
         default=10.0, ge=0.1, le=3600, description="The event loop may stand still this long before /livez fails."
     )
-    cache_dir: str = Field(
-        default="",
-        description="Directory for a copy of the newest keyframe, for a faster start; empty: the user's cache.",
-    )
     straggler_places: int = Field(
         default=1000, ge=1, le=1_000_000, description="Devices that are kept in mind for /debug/stragglers."
     )

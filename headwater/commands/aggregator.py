@@ -7,25 +7,29 @@ import typer
 
 from aggregator.shell import Aggregator
 from broker_topics.bus import Bus
-from headwater.process import connection, observed, serve
+from headwater.options import Bootstrap, Task
+from headwater.process import observed, prepared, serve
 
 
 def command(
-    task: Annotated[str, typer.Option("--task", help="Name of the task.")],
-    bootstrap: Annotated[
-        str | None, typer.Option(help="Broker address host:port; default HEADWATER_BOOTSTRAP.")
+    task: Task,
+    bootstrap: Bootstrap = None,
+    listen_port: Annotated[
+        int | None, typer.Option(help="Port of /metrics and the probes; 0 takes a free one.")
     ] = None,
-    metrics_port: Annotated[int, typer.Option(help="Port of /metrics and the probes; 0 picks a free one.")] = 9400,
-    metrics_host: Annotated[str, typer.Option(help="Address that the port is opened on.")] = "127.0.0.1",
+    listen_host: Annotated[str | None, typer.Option(help="Address that the port is opened on.")] = None,
 ) -> None:
     """Fold the devices' updates into the model and write the chain, until Ctrl-C or SIGTERM.
 
     May be killed and started again at any moment. Two at once are safe: one of them ends with status 75.
     """
+    settings = prepared(bootstrap, aggregator={"listen_port": listen_port, "listen_host": listen_host})
 
     async def work(bus: Bus, stop: asyncio.Event) -> None:
-        aggregator = Aggregator(bus=bus, task=task, stop=stop)
-        async with observed(aggregator.metrics, aggregator.readiness, host=metrics_host, port=metrics_port):
+        aggregator = Aggregator(bus=bus, task=task, stop=stop, straggler_places=settings.aggregator.straggler_places)
+        async with observed(
+            aggregator.metrics, aggregator.readiness, settings=settings.aggregator, stragglers=aggregator.stragglers
+        ):
             await aggregator.run()
 
-    serve(connection(bootstrap), work)
+    serve(settings.connection, work)

@@ -9,15 +9,14 @@ from broker_topics.bus import Bus
 from broker_topics.errors import ConfigError
 from headwater.evaluator import Evaluator
 from headwater.loading import load_function
+from headwater.options import Bootstrap, Task
 from headwater.process import connection, serve
 
 
 def command(
-    task: Annotated[str, typer.Option("--task", help="Name of the task.")],
+    task: Task,
     module: Annotated[str, typer.Option(help="module:function that returns a model and a function that scores it.")],
-    bootstrap: Annotated[
-        str | None, typer.Option(help="Broker address host:port; default HEADWATER_BOOTSTRAP.")
-    ] = None,
+    bootstrap: Bootstrap = None,
 ) -> None:
     """Follow the task like a device and report held-out accuracy and loss, until Ctrl-C or SIGTERM.
 

@@ -8,16 +8,15 @@ import typer
 from broker_topics.bus import Bus
 from broker_topics.follow import Follower
 from headwater.model_file import check_ending, write_model
+from headwater.options import Bootstrap, Task
 from headwater.process import connection, with_bus
 
 
 def command(
-    task: Annotated[str, typer.Option("--task", help="Name of the task.")],
+    task: Task,
     out: Annotated[Path, typer.Option(help="File to write: model.npz or model.safetensors.")],
     version: Annotated[int | None, typer.Option(help="Model version; default the newest.")] = None,
-    bootstrap: Annotated[
-        str | None, typer.Option(help="Broker address host:port; default HEADWATER_BOOTSTRAP.")
-    ] = None,
+    bootstrap: Bootstrap = None,
 ) -> None:
     """Write the served model, names and shapes included, after checking it against the hash in the chain."""
     check_ending(out)

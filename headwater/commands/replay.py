@@ -8,15 +8,14 @@ from rich.progress import Progress
 
 from aggregator.replay import Replayed, replay
 from broker_topics.bus import Bus
+from headwater.options import Bootstrap, Task
 from headwater.process import connection, with_bus
 
 
 def command(
-    task: Annotated[str, typer.Option("--task", help="Name of the task.")],
+    task: Task,
     to: Annotated[int | None, typer.Option("--to", help="Model version to stop at; default the newest.")] = None,
-    bootstrap: Annotated[
-        str | None, typer.Option(help="Broker address host:port; default HEADWATER_BOOTSTRAP.")
-    ] = None,
+    bootstrap: Bootstrap = None,
 ) -> None:
     """Fold the log once more, from the oldest keyframe that retention still covers, and compare every hash.
 

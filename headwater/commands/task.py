@@ -11,12 +11,10 @@ from broker_topics.errors import ConfigError
 from broker_topics.follow import Follower
 from broker_topics.task import TaskSettings
 from headwater.loading import load_function
+from headwater.options import Bootstrap, Task
 from headwater.process import connection, with_bus
 
 app = typer.Typer(help="Make a task (one model being trained) and show its settings.", no_args_is_help=True)
-
-Task = Annotated[str, typer.Option("--task", help="Name of the task.")]
-Bootstrap = Annotated[str | None, typer.Option(help="Broker address host:port; default HEADWATER_BOOTSTRAP.")]
 
 
 @app.command()

@@ -43,20 +43,20 @@ def test_the_command_line_beats_the_environment_which_beats_the_file(
 
         [aggregator]
         listen_port = 1
-        cache_dir = "file"
+        listen_host = "file"
         straggler_places = 11
         """,
     )
     monkeypatch.setenv("HEADWATER_BOOTSTRAP", "environment:2")
     monkeypatch.setenv("HEADWATER_CLIENT_ID", "environment")
     monkeypatch.setenv("HEADWATER_AGGREGATOR_LISTEN_PORT", "2")
-    monkeypatch.setenv("HEADWATER_AGGREGATOR_CACHE_DIR", "environment")
+    monkeypatch.setenv("HEADWATER_AGGREGATOR_LISTEN_HOST", "environment")
 
     settings = load(
         file=file,
         given={
             "connection": {"bootstrap": "given:3", "client_id": None},
-            "aggregator": {"listen_port": 3, "cache_dir": None},
+            "aggregator": {"listen_port": 3, "listen_host": None},
         },
     )
 
@@ -64,7 +64,7 @@ def test_the_command_line_beats_the_environment_which_beats_the_file(
     assert settings.connection.client_id == "environment"
     assert settings.connection.timeout_s == 5.0
     assert settings.aggregator.listen_port == 3
-    assert settings.aggregator.cache_dir == "environment"
+    assert settings.aggregator.listen_host == "environment"
     assert settings.aggregator.straggler_places == 11
 
 
@@ -162,7 +162,7 @@ def test_what_is_printed_can_be_read_again_and_hides_the_password(
 ) -> None:
     monkeypatch.setenv("HEADWATER_USER", "ann")
     monkeypatch.setenv("HEADWATER_PASSWORD", "hunter2")
-    monkeypatch.setenv("HEADWATER_AGGREGATOR_CACHE_DIR", 'C:\\"cache" é')
+    monkeypatch.setenv("HEADWATER_AGGREGATOR_LISTEN_HOST", 'C:\\"cache" é')
     monkeypatch.setenv("HEADWATER_WORKER_BACKOFF_MAX_S", "12.5")
     first = load()
     text = print_config(first)
@@ -170,7 +170,7 @@ def test_what_is_printed_can_be_read_again_and_hides_the_password(
     assert "hunter2" not in repr(first)
     assert '# password = "***"' in text
 
-    for variable in ("HEADWATER_USER", "HEADWATER_AGGREGATOR_CACHE_DIR", "HEADWATER_WORKER_BACKOFF_MAX_S"):
+    for variable in ("HEADWATER_USER", "HEADWATER_AGGREGATOR_LISTEN_HOST", "HEADWATER_WORKER_BACKOFF_MAX_S"):
         monkeypatch.delenv(variable)
     second = load(file=written(tmp_path, text))
     assert second == first
