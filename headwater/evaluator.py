@@ -14,7 +14,7 @@ from broker_topics.follow import Follower
 from broker_topics.messages import Telemetry
 from broker_topics.topics import Topic, topic_name
 from monitoring.logs import get_logger
-from worker.adapters import Adapter, adapter_for
+from worker.adapters import Adapter, adapter_for, check_layout
 
 _POLL_S = 1.0
 _RETRY_S = 1.0
@@ -59,10 +59,7 @@ class Evaluator:
 
     async def _enter(self, follower: Follower, adapter: Adapter) -> None:
         await follower.enter()
-        if follower.layout.fingerprint != adapter.layout.fingerprint:
-            raise ConfigError(
-                "the evaluator's model has other tensors than the task; return the same model as at creation"
-            )
+        check_layout(adapter.layout, follower.layout)
 
     async def _follow(self, follower: Follower, adapter: Adapter) -> None:
         scored = -1
