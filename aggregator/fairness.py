@@ -14,13 +14,16 @@ _FLEET_RATE = 0.002
 _FRESHNESS_RATE = 0.1
 _LONGEST_GAP = 10.0
 
+UNSEEN = 0.0
+"""Gap of a device that was heard once: the fleet's own mean stands for it, as it is by then."""
+
 
 @dataclass(slots=True)
 class Habit:
     """What is usual for one device.
 
     last_arrival: number of its newest accepted update, counted over the fleet from 1.
-    gap: ḡ, running mean of the accepted updates of the fleet from one of its own to the next.
+    gap: ḡ, running mean of the accepted updates of the fleet from one of its own to the next; UNSEEN before the second.
     freshness: s̄, running mean of its staleness weights, in (0, 1].
     share: p, what it counts in the objective, ≥ 1.
     """
@@ -54,9 +57,9 @@ class Fairness:
                  share: p ≥ 1. freshness: s(τ) of the update.
         Returns: the device's habit after the update.
 
-        g = min(u − last, 10 m); ḡ ← 0.7 ḡ + 0.3 g; m ← m + 0.002 (p ḡ − m). At its first update a device has ḡ = m and
-        raises m by its own share: m starts as the number of distinct devices seen, and whoever joins later disturbs the
-        others by no more than that.
+        g = min(u − last, 10 m); ḡ ← 0.7 ḡ + 0.3 g; m ← m + 0.002 (p ḡ − m). Until its first gap is known a device has
+        ḡ = m, and at its first update it raises m by its own share: m starts as the number of distinct devices seen, and
+        whoever joins later disturbs the others by no more than that.
         """
         self.arrivals += 1
         if habit is None:
@@ -64,17 +67,21 @@ class Fairness:
             self.shares += share
             self.population += 1.0
             self.objective += share
-            habit = Habit(self.arrivals, self.population, freshness, share)
+            habit = Habit(self.arrivals, UNSEEN, freshness, share)
         else:
             gap = min(float(self.arrivals - habit.last_arrival), _LONGEST_GAP * self.population)
-            habit.gap = (1.0 - _GAP_RATE) * habit.gap + _GAP_RATE * gap
+            habit.gap = (1.0 - _GAP_RATE) * self._gap(habit) + _GAP_RATE * gap
             habit.freshness += _FRESHNESS_RATE * (freshness - habit.freshness)
             habit.last_arrival = self.arrivals
             self.shares += share - habit.share
             habit.share = share
-        self.population += _FLEET_RATE * (habit.gap - self.population)
-        self.objective += _FLEET_RATE * (share * habit.gap - self.objective)
+        gap = self._gap(habit)
+        self.population += _FLEET_RATE * (gap - self.population)
+        self.objective += _FLEET_RATE * (share * gap - self.objective)
         return habit
+
+    def _gap(self, habit: Habit) -> float:
+        return habit.gap or self.population
 
     def forget(self, habit: Habit) -> None:
         """Take a device that is no longer remembered out of the exact sums; the running means follow by themselves."""
@@ -83,7 +90,7 @@ class Fairness:
 
     def correction(self, habit: Habit) -> float:
         """The factor p ḡ / m: about 1 on average, more for a device that is rarely heard or has a larger share."""
-        return habit.share * habit.gap / self.objective
+        return habit.share * self._gap(habit) / self.objective
 
     def relative_share(self, habit: Habit) -> float:
         """The share p over the mean share of all remembered devices; exactly 1 where shares are equal."""
