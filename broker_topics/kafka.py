@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
-from weakref import WeakSet
 
 from broker_topics.backpressure import MAX_BYTES_UNDER_WAY
 from broker_topics.bus import Position
@@ -40,7 +39,7 @@ class KafkaBus:
         self._connection = connection
         self._queries = KafkaQueries(connection)
         self._producer = KafkaProducer(connection, self._queries, max_bytes_under_way=max_bytes_under_way)
-        self._readers: WeakSet[KafkaReader] = WeakSet()
+        self._readers: set[KafkaReader] = set()
         self._stall_s = stall_s
         self._closed = False
 
@@ -88,7 +87,14 @@ class KafkaBus:
     def reader(self, topic: str, positions: Mapping[int, int]) -> KafkaReader:
         """Read `partition → offset` of one topic; connects at the first fetch."""
         self._check_open()
-        reader = KafkaReader(self._connection, self._queries, topic, positions, stall_s=self._stall_s)
+        reader = KafkaReader(
+            self._connection,
+            self._queries,
+            topic,
+            positions,
+            stall_s=self._stall_s,
+            on_close=self._readers.discard,
+        )
         self._readers.add(reader)
         return reader
 

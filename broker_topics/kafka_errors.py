@@ -78,6 +78,8 @@ def code_error(code: int) -> type[theirs.KafkaError] | None:
 
 def connection_error(error: BaseException, address: str, *, encrypted: bool, user: str) -> HeadwaterError:
     """Why connecting to `address` failed, in words that name the mend."""
+    if encrypted and isinstance(error, ConnectionResetError):
+        return HungUpError(f"{address}: the broker closed the connection at the TLS handshake; is it the TLS port?")
     for cause in _chain(error):
         if found := _known_cause(cause, address, encrypted=encrypted, user=user):
             return found

@@ -117,7 +117,7 @@ class KafkaQueries:
         if specs:
             await self._ask("creating topics", ask)
             for spec in specs:
-                await self._leaders(spec.name)
+                await self._leaders(spec.name, appears_s=self._connection.timeout_s)
 
     async def brokers(self) -> int:
         """How many brokers the cluster has at the moment."""
@@ -127,7 +127,7 @@ class KafkaQueries:
 
         return await self._ask("the cluster's brokers", ask)
 
-    async def _leaders(self, topic: str) -> dict[int, int]:
+    async def _leaders(self, topic: str, *, appears_s: float = _APPEARS_S) -> dict[int, int]:
         """Partition → broker that leads it; waits a moment for a topic that was just created."""
         loop = asyncio.get_running_loop()
         asked_at = loop.time()
@@ -139,7 +139,7 @@ class KafkaQueries:
                     leaders = {p["partition"]: p["leader"] for p in found["partitions"]}
                     if leaders and min(leaders.values()) >= 0:
                         return dict(sorted(leaders.items()))
-                elif loop.time() - asked_at > _APPEARS_S:
+                elif loop.time() - asked_at > appears_s:
                     raise ConfigError(
                         f"topic {topic} does not exist; check the task's name, or create it: `headwater topics apply`"
                     )

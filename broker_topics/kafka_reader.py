@@ -1,7 +1,7 @@
 """Reading Kafka partitions by offset: no group, no commits, no silent skips, and a watch over its own progress."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
@@ -35,7 +35,8 @@ class KafkaReader:
         topic: str,
         positions: Mapping[int, int],
         *,
-        stall_s: float = STALL_S,
+        stall_s: float,
+        on_close: Callable[["KafkaReader"], None],
     ) -> None:
         if not positions:
             raise ConfigError(f"{topic}: name at least one partition to read")
@@ -45,6 +46,7 @@ class KafkaReader:
         self._positions = dict(positions)
         self._paused: set[int] = set()
         self._stall_s = stall_s
+        self._on_close = on_close
         self._consumer: AIOKafkaConsumer | None = None
         self._closed = False
         self._careful = False
@@ -104,6 +106,7 @@ class KafkaReader:
     async def close(self) -> None:
         """Give up the connection within a deadline."""
         self._closed = True
+        self._on_close(self)
         await self._drop()
 
     async def _connected(self) -> AIOKafkaConsumer:
@@ -237,7 +240,7 @@ class KafkaReader:
             ends = {
                 p: consumer.highwater(tp) or 0 for p, tp in zip(self._active(), self._tps(self._active()), strict=True)
             }
-        elif now - self._alive_at < _SILENCE_S:
+        elif now - self._alive_at < min(_SILENCE_S, self._stall_s):
             return
         else:
             ends = await self._queries.offsets(self.topic, LATEST)
