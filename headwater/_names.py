@@ -34,6 +34,8 @@ def claim() -> None:
     foreign = {name: module for name in PACKAGES if (module := sys.modules.get(name)) and not _is_ours(name, module)}
     if not foreign:
         return
+    if "broker_topics" in foreign:
+        del sys.modules["broker_topics"]
     from broker_topics.errors import ConfigError
 
     name, module = next(iter(foreign.items()))

@@ -1,0 +1,41 @@
+# Needs Python 3.11 or newer and make, nothing else. `make help` explains each target.
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+PACKAGES := broker_topics worker aggregator monitoring headwater
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench lock clean
+
+help: ## Explain the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+
+setup: $(READY) ## Make the virtual environment only; the other targets do it by themselves
+
+# Once it is there, nothing is installed again until a lock or the project's description changes.
+$(READY): requirements/base.lock requirements/torch.lock requirements/uv.lock pyproject.toml scripts/setup.sh
+	@PYTHON="$(PYTHON)" sh scripts/setup.sh $(VENV)
+	@touch $(READY)
+
+demo: $(READY) ## Twenty smartwatches train one model over a real Kafka; ARGS="--seed 7" passes options on
+	@$(PY) -m headwater demo $(ARGS)
+
+test: $(READY) ## All tests, those on a real Kafka included; ARGS="-k name" chooses
+	$(PY) -m pytest -n 2 --dist loadfile $(ARGS)
+
+check: $(READY) ## Style, types, doctests and the rule of layers
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy
+	$(PY) -m pytest -q --doctest-modules $(PACKAGES)
+	$(PY) -m pytest -q tests/test_layers.py
+
+bench: $(READY) ## Measure speed and bytes against their bars; writes report/bench.json
+	$(PY) -m benchmarks $(ARGS)
+
+lock: $(READY) ## Choose newer packages: write requirements/*.lock again
+	sh scripts/lock.sh $(VENV)/bin/uv
+
+clean: ## Remove the virtual environment, reports and caches of this checkout
+	rm -rf $(VENV) report build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find $(PACKAGES) tests benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +

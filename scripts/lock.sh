@@ -1,0 +1,11 @@
+#!/bin/sh
+# Write requirements/*.lock: every package that `make` installs, for every platform, by hash, from no named index.
+set -eu
+uv="$1"
+compile() {
+    "$uv" pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+        --no-annotate --custom-compile-command "make lock" "$@"
+}
+compile --extra dev --override requirements/no-torch.txt --no-emit-package torch pyproject.toml --output-file requirements/base.lock
+echo 'torch>=2.4' | compile --constraints requirements/base.lock - --output-file requirements/torch.lock
+echo 'uv' | compile --constraints requirements/base.lock - --output-file requirements/uv.lock
