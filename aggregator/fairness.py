@@ -58,8 +58,8 @@ class Fairness:
         Returns: the device's habit after the update.
 
         g = min(u − last, 10 m); ḡ ← 0.7 ḡ + 0.3 g; m ← m + 0.002 (p ḡ − m). Until its first gap is known a device has
-        ḡ = m, and at its first update it raises m by its own share: m starts as the number of distinct devices seen, and
-        whoever joins later disturbs the others by no more than that.
+        ḡ = m, and at its first update it raises m by its own share: m starts as the number of distinct devices seen,
+        and whoever joins later disturbs the others by no more than that.
         """
         self.arrivals += 1
         if habit is None:

@@ -1,6 +1,6 @@
 """Everything that the fold reads: vectors, ledger, fleet figures, recent bases, and how far the log was consumed."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,7 +129,7 @@ class FoldState:
     @staticmethod
     def size_of(meta: bytes) -> int:
         """P, how many numbers each vector beside this meta has; raises WireError (malformed)."""
-        return Layout.from_bytes(next(_objects(meta))["layout"]).size
+        return Layout.from_bytes(_objects(meta)[0]["layout"]).size
 
     @classmethod
     def restore(cls, meta: bytes, vectors: Mapping[str, Vector]) -> "FoldState":
@@ -138,21 +138,25 @@ class FoldState:
         Args:    vectors: float32[P] each; they become the state's own and are changed by it.
         Raises:  WireError: malformed, if they are not what one state gave.
         """
-        read = _objects(meta)
+        fixed, rows = _objects(meta)
         try:
-            fixed, rows = next(read), next(read)
             return _restored(fixed, rows, vectors)
-        except (KeyError, TypeError, ValueError, StopIteration) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise WireError(RejectCode.MALFORMED, f"a keyframe's server state cannot be read: {error!r}") from error
 
 
-def _objects(meta: bytes) -> Iterator[Any]:
+def _objects(meta: bytes) -> tuple[dict[str, Any], list[object]]:
+    """The two objects of which server state consists, their outer types checked."""
     unpacker = msgpack.Unpacker(max_buffer_size=max(1, len(meta)))
     unpacker.feed(meta)
     try:
-        yield from unpacker
+        match list(unpacker):
+            case [{"layout": bytes(), "settings": bytes(), **rest} as fixed, list(rows)] if rest:
+                if unpacker.tell() == len(meta):
+                    return fixed, rows
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise WireError(RejectCode.MALFORMED, f"a keyframe's server state cannot be read: {error!r}") from error
+    raise WireError(RejectCode.MALFORMED, "a keyframe's server state is cut short or is none")
 
 
 def _restored(fixed: dict[str, Any], rows: list[object], vectors: Mapping[str, Vector]) -> FoldState:

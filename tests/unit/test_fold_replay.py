@@ -1,0 +1,198 @@
+"""A version is a fold over the log: live, replayed and resumed from any cut, it is the same to the last bit."""
+
+import functools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from aggregator.core import DivergedError, Draft, Fold
+from aggregator.state import FoldState
+from broker_topics.codecs import CodecId, encode
+from broker_topics.errors import InputsLostError, InvariantError, RejectCode
+from broker_topics.record import Cause, RunKind
+from tests.folding import TASK, Bench, body_of, copied, genesis, replayed, scrambled, snapshot
+
+SIZE = 1500
+SETTINGS = {
+    "buffered": {"counting": "examples", "server_optimizer": "momentum"},
+    "fedbuff": {"rule": "fedbuff", "staleness": "hinge", "hinge_start": 1, "max_staleness": 4},
+    "fedasync": {"rule": "fedasync"},
+}
+RULES = list(SETTINGS)
+
+
+class Recorded(Bench):
+    """A bench that keeps the state's bytes after every record."""
+
+    states: list[dict[str, bytes]]
+
+    def step(self, cause: Cause = Cause.FULL) -> Draft:
+        draft = super().step(cause)
+        self.states.append(snapshot(self.state))
+        return draft
+
+
+@functools.cache
+def story(rule: str) -> Recorded:
+    """A log with everything in it, folded live."""
+    bench = Recorded(Fold(task=TASK, state=first_state(rule)))
+    bench.states = []
+    codecs = list(CodecId)
+    for turn in range(120):
+        client = f"w-{turn * turn % 7}"
+        encoded = encode(scrambled(SIZE, seed=turn), codecs[turn % 4], density=0.05)
+        base = max(0, bench.version - turn % 3)
+        last = bench.send(client, encoded, base=base, num_examples=1 + turn * 37 % 50, work=1.0 + turn % 4)
+        match turn % 12:
+            case 1:
+                bench.append(client, bench.frames[last.partition, last.offset])
+            case 3:
+                bench.append(client, b"junk")
+            case 4:
+                bench.skip(turn % 3, 1 + turn % 5, RunKind.CONTROL)
+            case 5:
+                bench.send(client, encoded, sequence=1)
+            case 6:
+                bench.send(client, encoded, base_hash=bytes(8))
+            case 7:
+                bench.send("w-new", encoded, incarnation=turn, sequence=1)
+            case 8:
+                bench.send("w-new", encoded, incarnation=1)
+            case 9:
+                bench.send(client, encoded, base=bench.version + 1)
+            case 10:
+                bench.step(Cause.DEADLINE)
+                bench.append(client, b"")
+                bench.step(Cause.DEADLINE)
+            case 11 if turn in (35, 71):
+                bench.command("pause" if turn == 35 else "resume")
+        bench.when_full()
+    if bench.fold.consumed:
+        bench.step(Cause.DEADLINE)
+    return bench
+
+
+def first_state(rule: str) -> FoldState:
+    settings = {"buffer_size": 3, "backlog_buffer_size": 6, **SETTINGS[rule]}
+    return genesis(scrambled(SIZE, seed=0), **settings)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_story_has_everything_in_it(rule: str) -> None:
+    bench = story(rule)
+    codes = {decision.code for draft in bench.drafts for decision in draft.decisions}
+    assert codes >= {
+        None,
+        RejectCode.MALFORMED,
+        RejectCode.DUPLICATE,
+        RejectCode.PASSED,
+        RejectCode.UNKNOWN_BASE,
+        RejectCode.RETIRED,
+        RejectCode.FUTURE_VERSION,
+    }
+    assert {draft.cause for draft in bench.drafts} == {Cause.FULL, Cause.DEADLINE, Cause.CONTROL}
+    assert {run.kind for draft in bench.drafts for run in draft.runs} == {RunKind.DATA, RunKind.CONTROL}
+    assert len(bench.drafts) > 40
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_replay_of_the_recorded_decisions_gives_the_live_bytes_after_every_record(rule: str) -> None:
+    bench = story(rule)
+    fold = Fold(task=TASK, state=first_state(rule))
+    for draft, expected in zip(bench.drafts, bench.states, strict=True):
+        fold.replay(body_of(draft), bench.frames)
+        assert snapshot(fold.state) == expected
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_resume_from_every_cut_of_the_log_gives_the_same_bytes(rule: str) -> None:
+    """A keyframe after any record, then recorded decisions up to any other: nothing outside the state is remembered."""
+    bench = story(rule)
+    fold = Fold(task=TASK, state=first_state(rule))
+    for cut, draft in enumerate(bench.drafts, 1):
+        fold.replay(body_of(draft), bench.frames)
+        rest = bench.drafts[cut:] if cut % 10 == 0 else bench.drafts[cut : cut + 2]
+        resumed = replayed(copied(fold.state), rest, bench.frames)
+        assert snapshot(resumed.state) == bench.states[cut + len(rest) - 1]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_partial_buffer_is_not_state_and_comes_back_by_reading_again(rule: str) -> None:
+    """Inputs since the last record are offered again: the same decisions, the same draft, the same bytes."""
+    bench = story(rule)
+    keys = {(a.partition, a.offset): a for a in bench.admissions}
+    state = first_state(rule)
+    for draft in bench.drafts:
+        before = copied(state)
+        live = Fold(task=TASK, state=before)
+        if draft.cause is not Cause.CONTROL:
+            for run in draft.runs:
+                for offset in range(run.first, run.first + run.count):
+                    if run.kind is not RunKind.DATA:
+                        live.void(partition=run.partition, first=offset, count=1, kind=run.kind)
+                        continue
+                    key = key_of(bench, run.partition, offset)
+                    again = live.offer(
+                        partition=run.partition, offset=offset, key=key, data=bench.frames[run.partition, offset]
+                    )
+                    assert again.decision == keys[run.partition, offset].decision
+            assert live.step(draft.cause) == draft
+        fold = Fold(task=TASK, state=state)
+        fold.replay(body_of(draft), bench.frames)
+        if draft.cause is not Cause.CONTROL:
+            assert snapshot(live.state) == snapshot(state)
+
+
+def key_of(bench: Bench, partition: int, offset: int) -> bytes:
+    found = next(a for a in bench.admissions if (a.partition, a.offset) == (partition, offset))
+    return found.client_id.encode() or b"w-0"
+
+
+def test_a_replayed_weight_is_the_recorded_one_not_the_rules_own() -> None:
+    bench = Bench.of(np.zeros(2, np.float32), buffer_size=1)
+    bench.send("a", np.array([1, 1], np.float32))
+    draft = bench.step()
+    fold = Fold(task=TASK, state=genesis(np.zeros(2, np.float32), buffer_size=1))
+    halved = replace(draft, decisions=(replace(draft.decisions[0], weight=0.5),))
+    with pytest.raises(DivergedError, match="state_hash"):
+        fold.replay(body_of(halved), bench.frames)
+    assert fold.state.x.tolist() == [0.5, 0.5]
+
+
+def damaged_story() -> tuple[Bench, Fold]:
+    bench = story("fedbuff")
+    return bench, Fold(task=TASK, state=first_state("fedbuff"))
+
+
+def test_replay_without_an_input_says_that_inputs_are_lost() -> None:
+    bench, fold = damaged_story()
+    with pytest.raises(InputsLostError, match="no longer holds"):
+        fold.replay(body_of(bench.drafts[0]), {})
+
+
+def test_replay_over_another_record_at_an_offset_says_that_inputs_are_lost() -> None:
+    bench, fold = damaged_story()
+    changed = {place: data[:-1] + bytes([data[-1] ^ 1]) for place, data in bench.frames.items() if data}
+    with pytest.raises(InputsLostError, match="another record"):
+        fold.replay(body_of(bench.drafts[0]), changed)
+
+
+@pytest.mark.parametrize("name", ["state_hash", "hidden_hash", "served_hash"])
+def test_replay_that_ends_with_another_hash_has_diverged(name: str) -> None:
+    bench, fold = damaged_story()
+    with pytest.raises(DivergedError, match=name):
+        fold.replay(body_of(replace(bench.drafts[0], **{name: bytes(32)})), bench.frames)
+
+
+def test_replay_of_a_record_out_of_turn_is_a_bug() -> None:
+    bench, fold = damaged_story()
+    with pytest.raises(InvariantError, match="comes next"):
+        fold.replay(body_of(bench.drafts[1]), bench.frames)
+
+
+def test_replay_into_an_open_buffer_is_a_bug() -> None:
+    bench, fold = damaged_story()
+    fold.void(partition=0, first=0, count=1, kind=RunKind.LOST)
+    with pytest.raises(InvariantError, match="between steps"):
+        fold.replay(body_of(bench.drafts[0]), bench.frames)
