@@ -22,8 +22,13 @@ find_python() {
     done
 }
 
-has_torch() {
-    "$1" -c 'import torch' >/dev/null 2>&1
+# The folder that a usable torch lies in; nothing where there is none.
+torch_folder() {
+    "$1" 2>/dev/null - <<'END' || true
+import pathlib, torch
+if tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 4):
+    print(pathlib.Path(torch.__file__).parents[1])
+END
 }
 
 make_venv() {
@@ -32,13 +37,13 @@ make_venv() {
         "install one (Debian: apt install python3 python3-venv; macOS: brew install python) or name it, make PYTHON=/path/to/python3"
     "$python" -c 'import ensurepip, venv' 2>/dev/null ||
         fail "$python cannot make virtual environments: install its venv module (Debian: apt install python3-venv)"
-    share=
-    if has_torch "$python"; then
-        echo "keeping the torch that $python has"
-        share=--system-site-packages
-    fi
     echo "making $venv with $("$python" --version)"
-    "$python" -m venv $share "$venv"
+    "$python" -m venv "$venv"
+    torch=$(torch_folder "$python")
+    if [ -n "$torch" ]; then
+        # Looked at last, so that of everything else there the locks' versions win.
+        echo "$torch" >"$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/headwater_torch.pth"
+    fi
 }
 
 # uv where it works, because it is much faster and shows what it fetches; pip where only pip knows the way to an index.
@@ -54,8 +59,9 @@ echo "installing what requirements/*.lock name; the first time this takes minute
 "$venv/bin/python" -m pip install --disable-pip-version-check --quiet --require-hashes -r requirements/uv.lock ||
     fail "pip could not install: check the network or its proxy (lines above), then run make again"
 set -- --require-hashes -r requirements/base.lock
-if has_torch "$venv/bin/python"; then
-    echo "torch is there already and stays as it is"
+torch=$(torch_folder "$venv/bin/python")
+if [ -n "$torch" ]; then
+    echo "torch is there already and stays as it is: $torch"
 else
     echo "torch comes with its CUDA libraries on Linux (5 GB); to avoid that, install a CPU build first:" \
         "https://pytorch.org/get-started/locally"
