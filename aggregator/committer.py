@@ -1,8 +1,9 @@
 """Takes drafts through publish, append, read back, and does what may only be done once a version is official."""
 
 import asyncio
+import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from aggregator.core import Admission, Draft
@@ -11,12 +12,11 @@ from aggregator.keyframe import keyframe_parts
 from aggregator.observer import Observer
 from aggregator.state import FoldState
 from aggregator.sweep import Sweeper
-from aggregator.writer import ChainWriter
+from aggregator.writer import ChainWriter, Parts
 from broker_topics.bus import Bus
 from broker_topics.entry import Official
 from broker_topics.errors import BusError, LostRaceError, RejectCode
 from broker_topics.messages import Head, Reject
-from broker_topics.parts import Part
 from broker_topics.record import PartRef
 from broker_topics.topics import Topic, topic_name
 from monitoring.logs import get_logger
@@ -34,7 +34,7 @@ class Pending:
 
     draft: Draft
     admitted: list[tuple[Admission, int]]
-    keyframe: Iterator[Part] | None = None
+    keyframe: Parts | None = None
     rules: bytes = b""
 
 
@@ -48,11 +48,14 @@ class Committer:
     keyframes: Sequence[Official]
     metrics: Metrics
     observer: Observer
+    retention_ms: float = math.inf
+    now_s: Callable[[], float] = time.time
     lag: int = 0
     _queue: "asyncio.Queue[Pending]" = field(default_factory=lambda: asyncio.Queue(maxsize=1))
     _still: asyncio.Event = field(default_factory=asyncio.Event)
     _sweeper: Sweeper = field(init=False)
     _since_keyframe: int = 0
+    _oldest_ms: float = math.inf
 
     def __post_init__(self) -> None:
         self._still.set()
@@ -65,12 +68,19 @@ class Committer:
     async def put(self, pending: Pending, state: FoldState) -> None:
         """Queue a draft; where a keyframe is due, the fold's vectors are read until it is published."""
         self._since_keyframe += len(pending.draft.steps)
+        self._oldest_ms = min([self._oldest_ms, *(appended_ms for _, appended_ms in pending.admitted)])
         pending.rules = state.settings.digest
-        if self._since_keyframe >= state.settings.keyframe_every or self._sweeper.keyframe_needed:
+        many = self._since_keyframe >= state.settings.keyframe_every
+        if many or self._sweeper.keyframe_needed or self.keyframe_overdue:
             self._still.clear()
-            self._since_keyframe, self._sweeper.keyframe_needed = 0, False
+            self._since_keyframe, self._oldest_ms, self._sweeper.keyframe_needed = 0, math.inf, False
             pending.keyframe = await asyncio.to_thread(keyframe_parts, state)
         await self._queue.put(pending)
+
+    @property
+    def keyframe_overdue(self) -> bool:
+        """Whether inputs that only replay still knows have reached a quarter of the retention time."""
+        return self.now_s() * 1000 - self._oldest_ms > self.retention_ms / 4
 
     async def run(self) -> None:
         """Commit for ever; raises LostRaceError when another writer's record comes first."""
@@ -92,6 +102,8 @@ class Committer:
                 self.lag = sum(waiting[:-1])
                 for partition, count in enumerate(waiting[:-1]):
                     self.metrics.consumer_lag_records.labels(partition=partition).set(count)
+                age_ms = max(0.0, self.now_s() * 1000 - self._oldest_ms)
+                self.metrics.retention_headroom_seconds.set((self.retention_ms - age_ms) / 1000)
             except BusError as error:
                 log.warning("broker_unreachable", reason=str(error))
             await asyncio.sleep(_LAG_S)
@@ -113,7 +125,8 @@ class Committer:
             self.metrics.keyframe_attempts_total.inc()
         with stage(self.metrics, "publish"):
             parts = await self.writer.publish(height, pending.draft, pending.keyframe)
-        self._still.set()
+        if pending.keyframe is not None:
+            self._still.set()
         with stage(self.metrics, "commit"):
             official = await self._append(pending, parts)
         self.observer.official(official, pending.admitted)
@@ -136,7 +149,7 @@ class Committer:
         try:
             head = Head(offset=official.offset, height=record.height, record_hash=record.hash)
             await self.writer.models.write_head(head)
-            self.metrics.keyframe_last_success_timestamp_seconds.set(time.time())
+            self.metrics.keyframe_last_success_timestamp_seconds.set(self.now_s())
             with stage(self.metrics, "snapshot"):
                 await self._sweeper.keyframe(official)
         except BusError as error:

@@ -1,19 +1,22 @@
 """Writes everything that the fold reads into parts of the models topic, and loads it back."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
 
 from aggregator.state import FoldState
 from broker_topics.errors import InvariantError
 from broker_topics.follow import task_blob
+from broker_topics.layout import Vector
 from broker_topics.models_log import ModelsReader
 from broker_topics.parts import SERVER, TASK, Part, bytes_of, cut
 from broker_topics.record import Record
 
 
-def keyframe_parts(state: FoldState) -> Iterator[Part]:
-    """The parts of a keyframe, cut one at a time; the state's vectors must not move until the last one is taken.
+def keyframe_parts(state: FoldState) -> Callable[[], Iterator[Part]]:
+    """What gives the parts of a keyframe, cut one at a time, as often as it is called.
 
-    What is not a vector is taken at once, when this is called: the ledger may go on changing.
+    The state's vectors must not move until the parts are taken. What is not a vector is taken at once: the ledger may
+    go on changing.
     """
     small = {TASK: task_blob(state.layout, state.settings), SERVER: state.meta()}
     vectors = state.vectors()
@@ -24,7 +27,7 @@ def keyframe_parts(state: FoldState) -> Iterator[Part]:
         for name, vector in vectors.items():
             yield from cut(name, bytes_of(vector))
 
-    return parts()
+    return parts
 
 
 async def load_keyframe(models: ModelsReader, record: Record) -> FoldState:
@@ -37,6 +40,10 @@ async def load_keyframe(models: ModelsReader, record: Record) -> FoldState:
     size = FoldState.size_of(meta)
     names = {ref.name for ref in refs} - {TASK, SERVER, "delta"}
     vectors = {name: await models.read_vector(refs, name, size) for name in sorted(names)}
+    return await asyncio.to_thread(_checked, record, meta, vectors)
+
+
+def _checked(record: Record, meta: bytes, vectors: Mapping[str, Vector]) -> FoldState:
     state = FoldState.restore(meta, vectors)
     same = (
         state.model.version == record.body.version

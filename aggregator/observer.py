@@ -4,7 +4,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -41,6 +41,7 @@ class Observer:
     metrics: Metrics
     state: FoldState
     places: int = 1_000
+    now_s: Callable[[], float] = time.time
     _heard: dict[str, _Heard] = field(default_factory=dict)
     _staleness: "deque[int]" = field(default_factory=lambda: deque(maxlen=_RECENT))
     _stragglers: SpaceSaving = field(init=False)
@@ -50,7 +51,7 @@ class Observer:
 
     def official(self, official: Official, admitted: Iterable[tuple[Admission, int]]) -> None:
         """Count one official record and the inputs that it decided on; (admission, appended at, log's clock in ms)."""
-        now_s = time.time()
+        now_s = self.now_s()
         for admission, appended_ms in admitted:
             self.metrics.update_age_seconds.observe(max(0.0, now_s - appended_ms / 1000))
             if admission.refused:
@@ -109,7 +110,7 @@ class Observer:
         """Bring the gauges of fairness up to date every few seconds, for ever."""
         while True:
             await asyncio.sleep(_REFRESH_S)
-            self.refresh(time.time())
+            self.refresh(self.now_s())
 
     def refresh(self, now_s: float) -> None:
         """Compare how devices are heard with how they should count; forget those silent for more than a day."""

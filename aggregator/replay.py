@@ -1,5 +1,6 @@
 """Derives a model again from the log alone, and says whether every hash on the way agrees."""
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ async def replay(bus: Bus, task: str, *, to_version: int | None = None, progress
     starts, ends = await start_vector(bus, task), await end_vector(bus, task)
     index, state = await _oldest_keyframe(bus, task, records, starts)
     first_version = state.model.version
-    fold, rest = Fold(task=task, state=state), records[index + 1 :]
+    fold, rest = await asyncio.to_thread(Fold, task=task, state=state), records[index + 1 :]
     await replay_records(bus, fold, rest, starts=starts, ends=ends, progress=progress)
     return Replayed(
         from_version=first_version,

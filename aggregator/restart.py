@@ -53,7 +53,7 @@ async def restore(bus: Bus, task: str, *, progress: Progress | None = None) -> R
         await models.close()
     index, state = loaded
     starts, ends = await start_vector(bus, task), await end_vector(bus, task)
-    fold = Fold(task=task, state=state)
+    fold = await asyncio.to_thread(Fold, task=task, state=state)
     rest = [official.record for official in records[index + 1 :]]
     await replay_records(bus, fold, rest, starts=starts, ends=ends, progress=progress)
     await _check_inputs(bus, task, fold.state, starts, ends)

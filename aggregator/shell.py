@@ -1,7 +1,9 @@
 """The aggregator's process: fetch, offer to the fold, step, commit; every effect in the order the chain demands."""
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+import math
+import time
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +16,7 @@ from aggregator.telemetry import TelemetryExporter
 from aggregator.writer import ChainWriter
 from broker_topics.bus import Bus, BusRecord
 from broker_topics.record import Cause, RunKind
+from broker_topics.topics import Topic, topic_name
 from monitoring.health import Readiness
 from monitoring.logs import get_logger
 from monitoring.metrics import Metrics, stage
@@ -23,6 +26,8 @@ _MAX_INPUTS = 4_000
 
 _SLICE = 32
 """Updates that the fold takes in one go before it looks up: bounds how long a stop or a deadline waits."""
+
+_IDLE_S = 30.0
 
 log = get_logger("aggregator")
 
@@ -37,6 +42,7 @@ class Aggregator:
     readiness: Readiness = field(default_factory=Readiness)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     straggler_places: int = 1_000
+    now_s: Callable[[], float] = time.time
     observer: Observer | None = None
 
     def stragglers(self, k: int) -> list[dict[str, object]]:
@@ -53,8 +59,18 @@ class Aggregator:
         self.metrics.replay_versions_total.inc(restored.replayed)
         log.info("restored", task=self.task, version=restored.fold.state.model.version, replayed=restored.replayed)
         writer = ChainWriter(self.bus, self.task, restored.commits)
-        self.observer = observer = Observer(self.metrics, restored.fold.state, self.straggler_places)
-        committer = Committer(self.bus, self.task, writer, restored.keyframes, self.metrics, observer)
+        self.observer = observer = Observer(self.metrics, restored.fold.state, self.straggler_places, self.now_s)
+        retention_ms = await self._retention_ms()
+        committer = Committer(
+            self.bus,
+            self.task,
+            writer,
+            restored.keyframes,
+            self.metrics,
+            observer,
+            retention_ms=retention_ms,
+            now_s=self.now_s,
+        )
         intake = Intake(self.bus, self.task, tuple(restored.fold.state.vector), self.metrics)
         telemetry = TelemetryExporter(self.bus, self.task, self.metrics)
         serving = _Serving(restored.fold, intake, committer, self.metrics)
@@ -73,6 +89,12 @@ class Aggregator:
         finally:
             self.metrics.leader.set(0)
             await restored.commits.close()
+
+    async def _retention_ms(self) -> float:
+        """How long the log keeps updates; for ever where it is not limited."""
+        topic = topic_name(self.task, Topic.UPDATES)
+        text = (await self.bus.describe([topic]))[topic].settings.get("retention.ms", "-1")
+        return math.inf if int(text) < 0 else float(text)
 
 
 @dataclass(slots=True)
@@ -98,19 +120,18 @@ class _Serving:
                 await self._close(Cause.DEADLINE)
 
     async def _idle(self) -> None:
-        """Wait for a batch, or until the buffer is due."""
+        """Wait for a batch, until the buffer is due, or a while."""
         self.intake.arrived.clear()
         waiting = not self.intake.control.empty() or (not self.intake.updates.empty() and not self.fold.state.paused)
         if waiting:
             return
-        if self.due is None:
-            await self.intake.arrived.wait()
-            return
+        until = asyncio.get_running_loop().time() + _IDLE_S
         try:
-            async with asyncio.timeout_at(self.due):
+            async with asyncio.timeout_at(until if self.due is None else min(until, self.due)):
                 await self.intake.arrived.wait()
         except TimeoutError:
-            return
+            if self.committer.keyframe_overdue and not self.fold.consumed:
+                await self._close(Cause.DEADLINE)
 
     async def _updates(self, batch: list[BusRecord]) -> None:
         taken = 0

@@ -82,7 +82,7 @@ class Device:
     async def until_version(self, version: int) -> list[Record]:
         """Follow until the version is official; the records on the way."""
         records: list[Record] = []
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(90):
             while self.follower.model.version < version:
                 records += await self.follower.poll(timeout_s=1.0)
         return records

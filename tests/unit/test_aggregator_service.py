@@ -5,6 +5,7 @@ import asyncio
 import numpy as np
 import pytest
 
+from aggregator.keyframe import load_keyframe
 from aggregator.replay import replay
 from aggregator.shell import Aggregator
 from broker_topics.entry import CommitsReader
@@ -13,6 +14,7 @@ from broker_topics.follow import Follower
 from broker_topics.memory import MemoryBus
 from broker_topics.memory_log import Fault, MemoryLog
 from broker_topics.messages import Reject
+from broker_topics.models_log import ModelsReader
 from broker_topics.record import Cause, RunKind
 from broker_topics.topics import Topic, topic_name
 from tests.fleet import Device, chain_of, ended, make_task, metric, running, until
@@ -195,3 +197,32 @@ async def test_a_false_head_is_not_followed(bus):
     assert follower.last.height == 0
     commits = CommitsReader(bus, TASK)
     assert len(await commits.to_the_end()) == 1
+
+
+async def test_every_keyframe_holds_its_own_version_although_the_fold_runs_ahead(bus):
+    await make_task(bus, TASK, buffer_size=1, backlog_buffer_size=1, keyframe_every=2)
+    fleet = await devices(bus, *"abcdefgh")
+    for device in fleet:
+        await device.send(device.update(1.0).to_bytes())
+    async with running(bus, TASK):
+        await fleet[0].until_version(8)
+    models = ModelsReader(bus, TASK)
+    keyframes = [record for record in await chain_of(bus, TASK) if record.body.keyframe]
+    states = [await load_keyframe(models, record) for record in keyframes]
+    assert [state.model.version for state in states] == [0, 2, 4, 6, 8]
+
+
+async def test_a_keyframe_is_written_before_retention_takes_what_only_replay_still_knows():
+    now = [1_000_000.0]
+    async with MemoryBus(MemoryLog(now_s=lambda: now[0])) as bus:
+        await make_task(bus, TASK, buffer_size=1)
+        (a,) = await devices(bus, "a")
+        aggregator = Aggregator(bus=bus, task=TASK, now_s=lambda: now[0])
+        service = asyncio.create_task(aggregator.run())
+        await a.send(a.update(1.0).to_bytes())
+        await a.until_version(1)
+        now[0] += 2 * 24 * 3600
+        await a.send(a.update(1.0).to_bytes())
+        await a.until_version(2)
+        await ended([service])
+        assert [record.body.keyframe for record in await chain_of(bus, TASK)] == [True, False, True]
