@@ -1,6 +1,6 @@
 """The one table of topics: what each is called, how it is cut and how long it lasts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -115,3 +115,52 @@ def check_record_size(topic: str, key: bytes | None, value: bytes | None) -> int
             f"{topic}: a record of {value_bytes:,} bytes is above the limit of {RECORD_BYTES:,}; send less, or in parts"
         )
     return key_bytes + value_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicDifference:
+    """How one topic on a broker differs from the table.
+
+    `differing`: what → (as it should be, as it is), for `partitions`, `replication` and settings by their Kafka names;
+    empty for a topic that is missing altogether.
+    """
+
+    name: str
+    differing: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+    @property
+    def missing(self) -> bool:
+        """Whether the topic does not exist yet."""
+        return not self.differing
+
+    def lines(self) -> list[str]:
+        """The difference in words, a line each."""
+        if self.missing:
+            return [f"{self.name}: missing"]
+        return [f"{self.name}: {what} is {found}, should be {want}" for what, (want, found) in self.differing.items()]
+
+
+def diff_topics(wanted: Sequence[TopicSpec], found: Mapping[str, TopicSpec]) -> list[TopicDifference]:
+    """What is missing or other than wanted, in the order of `wanted`; settings that the table does not name are free.
+
+    >>> want = TopicSpec(name="fl.t.control", partitions=1, replication=3, settings={"retention.ms": "-1"})
+    >>> have = TopicSpec(name="fl.t.control", partitions=1, replication=3, settings={"retention.ms": "1000"})
+    >>> [line for difference in diff_topics([want], {have.name: have}) for line in difference.lines()]
+    ['fl.t.control: retention.ms is 1000, should be -1']
+    """
+    differences = []
+    for want in wanted:
+        have = found.get(want.name)
+        if have is None:
+            differences.append(TopicDifference(name=want.name))
+        elif differing := _differing(want, have):
+            differences.append(TopicDifference(name=want.name, differing=differing))
+    return differences
+
+
+def _differing(want: TopicSpec, have: TopicSpec) -> dict[str, tuple[str, str]]:
+    rows = {
+        "partitions": (str(want.partitions), str(have.partitions)),
+        "replication": (str(want.replication), str(have.replication)),
+    } | {name: (value, have.settings.get(name, "unset")) for name, value in want.settings.items()}
+    return {what: (wanted, found) for what, (wanted, found) in rows.items() if wanted != found}
