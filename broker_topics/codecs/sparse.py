@@ -26,12 +26,10 @@ _ATTEMPTS: Final = 40
 WIDE_GAPS: Final = 1
 ZSTD_POSITIONS: Final = 2
 ZSTD_SYMBOLS: Final = 4
-NIBBLES: Final = 8
-BITS: Final = 16
-SEGMENTS: Final = 32
-_SYMBOL_FLAGS: Final = ZSTD_SYMBOLS | NIBBLES | BITS
+PACKED_SYMBOLS: Final = 8
+SEGMENTS: Final = 16
+_SYMBOL_FLAGS: Final = ZSTD_SYMBOLS | PACKED_SYMBOLS
 _ALL_FLAGS: Final = WIDE_GAPS | ZSTD_POSITIONS | _SYMBOL_FLAGS | SEGMENTS
-_SYMBOLS_A_BYTE: Final = {0: 1, ZSTD_SYMBOLS: 1, NIBBLES: 2, BITS: 8}
 
 
 class SparseDecoded(Decoded):
@@ -134,19 +132,16 @@ def _store_positions(places: Positions, size: int) -> tuple[bytes, int, int]:
 
 
 def _store_symbols(symbols: values.Symbols) -> tuple[bytes, int, int]:
-    """The smallest of zstd, bits, nibbles and plain bytes."""
+    """The smallest of zstd, as few bits as will do, and plain bytes."""
     raw = symbols.tobytes()
     forms = [(raw, len(raw), 0)]
     packed = shrink(raw)
     if packed is not None:
         forms.append((packed, len(raw), ZSTD_SYMBOLS))
-    highest = symbols.max()
-    if highest < 2:
-        bits = values.write_bits(symbols)
-        forms.append((bits, len(bits), BITS))
-    elif highest < 16:
-        nibbles = values.write_nibbles(symbols)
-        forms.append((nibbles, len(nibbles), NIBBLES))
+    width = values.packed_width(int(symbols.max()) // 2 + 1)
+    if width < 8:
+        bits = values.write_packed(symbols, width)
+        forms.append((bits, len(bits), PACKED_SYMBOLS))
     return min(forms, key=lambda form: len(form[0]))
 
 
@@ -162,8 +157,8 @@ def decode(encoded: Encoded) -> SparseDecoded:
     if flags & ZSTD_POSITIONS:
         gaps = expand(gap_section, encoded.raw_lengths[0])
     places = positions.read_gaps(gaps, k, size, wide=bool(flags & WIDE_GAPS))
-    symbols = _load_symbols(symbol_section, flags, k)
     table = values.read_table(scale_section)
+    symbols = _load_symbols(symbol_section, flags, k, len(table) // 2)
     norm = values.norm_of(symbols, table)
     segments: list[tuple[slice, Vector]] = []
     if extra:
@@ -174,8 +169,7 @@ def decode(encoded: Encoded) -> SparseDecoded:
 
 def _check_declared(encoded: Encoded) -> None:
     flags, size, k, lengths = encoded.flags, encoded.size, encoded.k, encoded.raw_lengths
-    symbols_a_byte = _SYMBOLS_A_BYTE.get(flags & _SYMBOL_FLAGS, 0)
-    if flags & ~_ALL_FLAGS or not symbols_a_byte:
+    if flags & ~_ALL_FLAGS or flags & _SYMBOL_FLAGS == _SYMBOL_FLAGS:
         raise WireError(RejectCode.MALFORMED, "unknown flags")
     if not len(encoded.sections) == len(lengths) == (5 if flags & SEGMENTS else 3):
         raise WireError(RejectCode.MALFORMED, "a wrong count of sections")
@@ -184,7 +178,8 @@ def _check_declared(encoded: Encoded) -> None:
     least, most = positions.raw_bounds(k, size, wide=bool(flags & WIDE_GAPS))
     if not least <= lengths[0] <= most or (flags & WIDE_GAPS and lengths[0] % 2):
         raise bad_payload("the positions have an impossible length")
-    if lengths[1] != -(-k // symbols_a_byte):
+    width = values.packed_width(values.levels_in(lengths[2])) if flags & PACKED_SYMBOLS else 8
+    if lengths[1] != (k * width + 7) // 8:
         raise bad_payload("the symbols have an impossible length")
     if not (flags & ZSTD_POSITIONS or len(encoded.sections[0]) == lengths[0]):
         raise bad_payload("the positions have another length than declared")
@@ -194,13 +189,11 @@ def _check_declared(encoded: Encoded) -> None:
         raise bad_payload("a section has another length than declared")
 
 
-def _load_symbols(section: Buffer, flags: int, k: int) -> values.Symbols:
+def _load_symbols(section: Buffer, flags: int, k: int, levels: int) -> values.Symbols:
     if flags & ZSTD_SYMBOLS:
         return np.frombuffer(expand(section, k), dtype=np.uint8)
-    if flags & NIBBLES:
-        return values.read_nibbles(section, k)
-    if flags & BITS:
-        return values.read_bits(section, k)
+    if flags & PACKED_SYMBOLS:
+        return values.read_packed(section, k, values.packed_width(levels))
     return np.frombuffer(section, dtype=np.uint8)
 
 

@@ -52,15 +52,21 @@ def write_scale(magnitudes: Vector, levels: npt.NDArray[np.int32], threshold: np
     return struct.pack(f"<f{len(means)}e", float(threshold), *means)
 
 
+def levels_in(scale_bytes: int) -> int:
+    """How many levels a scale of so many bytes describes; raises WireError (bad_payload) unless 1 to 32."""
+    levels = (scale_bytes - 4) // 2
+    if not 1 <= levels <= MAX_LEVELS or scale_bytes != 4 + 2 * levels:
+        raise bad_payload("the codebook has an impossible length")
+    return levels
+
+
 def read_table(section: Buffer) -> Vector:
     """The value of each symbol from what `write_scale` wrote.
 
     Returns: float32[2 L], finite.
     Raises:  WireError: bad_payload for a wrong length, a threshold not above 0 or a mean below 0; non_finite.
     """
-    count = (len(section) - 4) // 2
-    if not 1 <= count <= MAX_LEVELS or len(section) != 4 + 2 * count:
-        raise bad_payload("the codebook has an impossible length")
+    count = levels_in(len(section))
     threshold, *means = struct.unpack(f"<f{count}e", section)
     table: list[float] = []
     power = threshold
@@ -102,30 +108,36 @@ def _histogram(symbols: Symbols, levels: int) -> list[int]:
     return [*counts, at_least]
 
 
-def write_nibbles(symbols: Symbols) -> bytes:
-    """Two symbols below 16 a byte, the first in the low half."""
-    even = np.zeros((len(symbols) + 1) // 2 * 2, dtype=np.uint8)
-    even[: len(symbols)] = symbols
-    return (even[0::2] | even[1::2] << 4).tobytes()
+def packed_width(levels: int) -> int:
+    """Bits that hold any symbol of so many levels: 1, 2, 4, or 8 where packing gains nothing."""
+    return next(width for width in (1, 2, 4, 8) if 2 * levels <= 1 << width)
 
 
-def read_nibbles(raw: Buffer, k: int) -> Symbols:
-    """Undo `write_nibbles`; raises WireError (bad_payload) if what fills the last byte is not zero."""
+def write_packed(symbols: Symbols, width: int) -> bytes:
+    """Symbols of `width` bits (1, 2 or 4), the first in the lowest bits of a byte.
+
+    >>> write_packed(np.array([1, 2, 3], np.uint8), 4).hex()
+    '2103'
+    """
+    per_byte = 8 // width
+    whole = np.zeros(-(-len(symbols) // per_byte) * per_byte, dtype=np.uint8)
+    whole[: len(symbols)] = symbols
+    packed = whole[0::per_byte].copy()
+    for index in range(1, per_byte):
+        packed |= whole[index::per_byte] << index * width
+    return packed.tobytes()
+
+
+def read_packed(raw: Buffer, k: int, width: int) -> Symbols:
+    """Undo `write_packed`; raises WireError (bad_payload) if what fills the last byte is not zero."""
     packed = np.frombuffer(raw, dtype=np.uint8)
-    symbols = np.empty(2 * len(packed), dtype=np.uint8)
-    np.bitwise_and(packed, 15, out=symbols[0::2])
-    np.right_shift(packed, 4, out=symbols[1::2])
+    if width == 1:
+        return _unpadded(np.unpackbits(packed, bitorder="little"), k)
+    per_byte, mask = 8 // width, np.uint8((1 << width) - 1)
+    symbols = np.empty(per_byte * len(packed), dtype=np.uint8)
+    for index in range(per_byte):
+        np.bitwise_and(packed >> index * width, mask, out=symbols[index::per_byte])
     return _unpadded(symbols, k)
-
-
-def write_bits(symbols: Symbols) -> bytes:
-    """Eight symbols below 2 a byte, the first in the lowest bit."""
-    return np.packbits(symbols, bitorder="little").tobytes()
-
-
-def read_bits(raw: Buffer, k: int) -> Symbols:
-    """Undo `write_bits`; raises WireError (bad_payload) if what fills the last byte is not zero."""
-    return _unpadded(np.unpackbits(np.frombuffer(raw, dtype=np.uint8), bitorder="little"), k)
 
 
 def _unpadded(symbols: Symbols, k: int) -> Symbols:

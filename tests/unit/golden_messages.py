@@ -40,6 +40,9 @@ def vectors() -> dict[str, tuple[Vector, CodecId, float, tuple[slice, ...]]]:
     """What each update carries: vector, codec, density, segments."""
     signs, spread = np.sign(heavy_tailed(3000)), heavy_tailed(3000)
     spread[::50] *= 10
+    enormous, skewed = spread.copy(), heavy_tailed(20_000)
+    enormous[::97] *= 5000
+    skewed[::200] *= 300
     return {
         "update_float32": (heavy_tailed(40), CodecId.FLOAT32, 0.01, ()),
         "update_bfloat16": (heavy_tailed(40), CodecId.BFLOAT16, 0.01, ()),
@@ -47,7 +50,8 @@ def vectors() -> dict[str, tuple[Vector, CodecId, float, tuple[slice, ...]]]:
         "update_sparse_bits": (signs, CodecId.SPARSE, 0.01, ()),
         "update_sparse_small": (heavy_tailed(3000), CodecId.SPARSE, 0.01, ()),
         "update_sparse_nibbles": (spread, CodecId.SPARSE, 0.01, ()),
-        "update_sparse_zstd": (heavy_tailed(20_000), CodecId.SPARSE, 0.05, ()),
+        "update_sparse_plain": (enormous, CodecId.SPARSE, 0.01, ()),
+        "update_sparse_zstd": (skewed, CodecId.SPARSE, 0.05, ()),
         "update_sparse_wide": (heavy_tailed(300_000), CodecId.SPARSE, 0.0005, ()),
         "update_sparse_segments": (heavy_tailed(3000), CodecId.SPARSE, 0.01, (slice(0, 8), slice(2900, 2912))),
     }
