@@ -5,12 +5,23 @@ vector without a gap, and it holds at most one server step. The first valid reco
 ignored. Appending is thus a compare-and-set, and two writers at once can only waste work.
 """
 
+from dataclasses import dataclass
+
 from broker_topics.errors import ConfigError, WireError
 from broker_topics.record import ENVELOPE, FORMAT, GENESIS_PARENT, Body, Cause, Decision, Record, RunKind, parse
 
 
 class UnknownFormatError(ConfigError):
     """The next record of the chain is in a format that this release cannot read."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChainPosition:
+    """A place in the chain: the log offset, height and hash of one official record."""
+
+    offset: int
+    height: int
+    hash: bytes
 
 
 class ChainReader:

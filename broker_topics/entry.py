@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from broker_topics.bus import Bus, LogReader, OffsetGoneError
-from broker_topics.chain import ChainReader
+from broker_topics.chain import ChainPosition, ChainReader
 from broker_topics.errors import BusError, ConfigError, WireError
 from broker_topics.models_log import ModelsReader
 from broker_topics.record import Record, parse
@@ -17,15 +17,6 @@ MAX_CATCH_UP = 20_000
 
 class ChainLostError(BusError):
     """The chain cannot be followed from where the reader stands; enter again."""
-
-
-@dataclass(frozen=True, slots=True)
-class ChainPosition:
-    """A place in the chain: the log offset, height and hash of one official record."""
-
-    offset: int
-    height: int
-    hash: bytes
 
 
 @dataclass(frozen=True, slots=True)

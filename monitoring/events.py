@@ -46,8 +46,11 @@ EVENTS: Mapping[str, str] = MappingProxyType(
         "update_sent": "The log has an update.",
         "update_settled": "The chain has decided on an update.",
         "update_in_doubt": "It is not known whether the log has an update; the same bytes are sent again.",
+        "update_given_back": "Queued work from a base that is too old went back into the residual.",
         "update_discarded": "An update was given up and counted.",
         "incarnation_changed": "The device took a new incarnation because its outbox was a copy or was restored.",
+        "outbox_corrupt": "The outbox was damaged and was moved aside; the device begins as a new one.",
+        "outbox_full": "The outbox cannot be written; the device waits for space and loses nothing that was stored.",
         # The evaluator
         "version_evaluated": "A version was scored on held-out data.",
         "evaluation_failed": "The evaluation function raised; the next version is tried.",

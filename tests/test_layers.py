@@ -29,6 +29,7 @@ LIBRARIES = {
     "worker/*": {"numpy", "filelock", "platformdirs"},
     "worker/torch_model.py": {"torch"},
     "worker/context.py": {"torch"},
+    "worker/outbox_format.py": {"msgpack"},
     "aggregator/*": {"numpy", "msgpack"},
     "monitoring/*": {"numpy", "prometheus_client", "structlog"},
 }
