@@ -140,7 +140,7 @@ def test_the_served_model_advances_as_the_page_says() -> None:
     model = HiddenModel(version=7, hidden=hidden.copy(), served=served.copy())
     model.advance(None, inputs=3, horizon=100)
     eighth = np.float32(0.125)  # 1 / (7 + 1), which is more than 3 / 100
-    expected: Vector = served + eighth * (hidden - served)
+    expected = served + eighth * (hidden - served)
     assert model.version == 8
     assert np.array_equal(model.hidden, hidden)
     assert np.array_equal(model.served, expected)
