@@ -1,6 +1,7 @@
 """Kafka's jars come by a lock with hashes, once, and never half or wrong."""
 
 import hashlib
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -114,3 +115,18 @@ def test_another_lock_has_another_folder(lock: Path) -> None:
 def test_a_line_of_another_form_is_refused(line: str) -> None:
     with pytest.raises(ConfigError, match=r"cannot read .*scripts/lock_jars\.py"):
         read_lock(line)
+
+
+def test_without_a_network_the_error_says_what_to_check(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ToolMissingError, match=r"cannot fetch one-1\.0\.jar .* check the network or its proxy"):
+        ensure_jars(lambda _: None, lock=lock, cache=lock.parent / "cache")
+
+
+def test_without_the_extra_the_error_says_how_to_get_the_resolver(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jgo.maven", None)
+    with pytest.raises(ToolMissingError, match=r"pip install 'headwater\[broker\]'"):
+        ensure_jars(lambda _: None, lock=lock, cache=lock.parent / "cache")
