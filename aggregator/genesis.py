@@ -10,6 +10,7 @@ from broker_topics.entry import CommitsReader, Official
 from broker_topics.errors import ConfigError, LostRaceError
 from broker_topics.layout import Layout, Vector
 from broker_topics.messages import Head
+from broker_topics.provision import apply_topics
 from broker_topics.record import Cause
 from broker_topics.task import TaskSettings
 from broker_topics.topics import topic_specs
@@ -21,9 +22,10 @@ async def create_task(
     """Make the topics that are missing and write the genesis; two creators race safely, the first one wins.
 
     Args:    first: float32[P], the first model; not changed.
-    Raises:  ConfigError: the task exists already, or its dense updates would not fit into a record.
+    Raises:  ConfigError: the task exists already, its topics have other settings, or its dense updates would not fit
+             into a record.
     """
-    await bus.create(topic_specs(task, replication=replication))
+    await apply_topics(bus, topic_specs(task, replication=replication))
     commits = CommitsReader(bus, task)
     try:
         if await commits.to_the_end():
