@@ -47,7 +47,7 @@ REJECTS: Final[Mapping[RejectCode, tuple[str, Fate]]] = {
         Fate.GIVEN_BACK_NEW_INCARNATION,
     ),
     RejectCode.PASSED: ("The sequence is older than the last one decided.", Fate.NEW_INCARNATION),
-    RejectCode.SEQUENCE_JUMP: ("The sequence is more than a million ahead of the last one.", Fate.DISCARDED),
+    RejectCode.SEQUENCE_JUMP: ("The sequence is more than a million ahead of the last one.", Fate.NEW_INCARNATION),
     RejectCode.UNKNOWN_LAYOUT: ("The model's tensors are not the task's in name, shape and order.", Fate.DISCARDED),
     RejectCode.STALE: ("More server steps lie since the base version than `max_staleness` admits.", Fate.GIVEN_BACK),
     RejectCode.FUTURE_VERSION: ("The base version does not exist yet.", Fate.GIVEN_BACK),

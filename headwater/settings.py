@@ -68,20 +68,20 @@ class WorkerSettings(_Section):
 
     state_dir: str = Field(
         default="",
-        description="Directory of the outbox and residual; empty: the user's state directory / task / client id.",
+        description="Directory in which each device keeps its state under its own id; empty: the user's, by task.",
     )
     backoff_initial_s: float = Field(
         default=1.0, ge=0.01, le=3600, description="First pause after a failure, before jitter."
     )
     backoff_max_s: float = Field(default=300.0, ge=0.01, le=86_400, description="Longest pause between two attempts.")
     outbox_max_bytes: int = Field(
-        default=64 * 1024 * 1024, ge=1024 * 1024, le=2**40, description="Size at which the outbox takes no more."
+        default=0, ge=0, le=2**40, description="Size at which the outbox takes no more; 0: what the model needs."
     )
     outbox_max_age_s: float = Field(
         default=7 * 86_400.0,
         ge=60,
         le=365 * 86_400,
-        description="An update that waited longer is discarded and counted.",
+        description="An update in doubt that waited longer is discarded and counted; queued work starts over.",
     )
 
     @model_validator(mode="after")

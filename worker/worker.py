@@ -81,7 +81,7 @@ class Worker:
         self.bootstrap, self.state_dir = bootstrap, state_dir
         self._bus, self._outbox, self._outbox_max_bytes = bus, outbox, outbox_max_bytes
         self._model, self._adapter, self._train, self._can_train = model, adapter_for(model), train, can_train
-        self._telemetry, self._on_event, self._limits = telemetry, on_event, limits or Limits()
+        self._telemetry, self._on_event, self._limits = telemetry, on_event, limits
         self._rng, self._stop_grace_s = np.random.default_rng(seed), stop_grace_s
         self._clock, self._wall = clock, wall_clock
         self._run, self._run_training = run_in_thread or in_pool, run_in_thread or in_own_thread
@@ -128,6 +128,32 @@ class Worker:
             self._stop = None
             self._halt = threading.Event()
 
+    def adopt(
+        self,
+        *,
+        task: str | None = None,
+        bootstrap: str | None = None,
+        state_dir: Path | None = None,
+        limits: Limits | None = None,
+        outbox_max_bytes: int = 0,
+    ) -> None:
+        """Take over what a command line says. What the code that made this worker left open may come from settings.
+
+        Args:    task, bootstrap, state_dir: replace the worker's own, if given. limits, outbox_max_bytes: count only
+                 where the worker was made without.
+        Raises:  ConfigError: a name that cannot be a task's, or a bootstrap for a worker that was given a bus.
+        """
+        if task is not None:
+            topic_name(task, Topic.UPDATES)
+            self.task = task
+        if bootstrap is not None:
+            if self._bus is not None:
+                raise ConfigError(f"worker {self.client_id} was made with a bus of its own: leave out --bootstrap")
+            self.bootstrap = bootstrap
+        self.state_dir = state_dir or self.state_dir
+        self._limits = self._limits or limits
+        self._outbox_max_bytes = self._outbox_max_bytes or outbox_max_bytes
+
     def stop(self) -> None:
         """Ask the worker to end soon: its training is told through `context.stop`. May be called from any thread."""
         self._halt.set()
@@ -163,7 +189,7 @@ class Worker:
             adapter=self._adapter,
             training=training,
             report=report,
-            limits=self._limits,
+            limits=self._limits or Limits(),
             rng=self._rng,
             stop=stop,
             halt=self._halt,
