@@ -82,17 +82,28 @@ class _Zstd(threading.local):
     """One compressor and one decompressor a thread: the objects are not thread-safe."""
 
     def __init__(self) -> None:
-        self.compress = zstandard.ZstdCompressor(level=1, write_checksum=False).compress
+        self.compressor = zstandard.ZstdCompressor(level=1, write_checksum=False)
         self.decompress = zstandard.ZstdDecompressor().decompress
 
 
 _zstd = _Zstd()
 
 
-def shrink(raw: bytes) -> bytes | None:
-    """`raw` as one zstd frame that declares its size, or None where that is not smaller."""
-    packed = _zstd.compress(raw)
-    return packed if len(packed) < len(raw) else None
+def shrink(*planes: bytes) -> bytes | None:
+    """The planes, joined, as one zstd frame that declares its size, or None where that is not smaller.
+
+    Each plane begins a block of its own: planes of unlike bytes must not share one table of code lengths.
+    """
+    size = sum(map(len, planes))
+    if len(planes) == 1:
+        packed = _zstd.compressor.compress(planes[0])
+    else:
+        stream = _zstd.compressor.compressobj(size=size)
+        pieces = []
+        for plane in planes:
+            pieces += [stream.compress(plane), stream.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)]
+        packed = b"".join([*pieces, stream.flush()])
+    return packed if len(packed) < size else None
 
 
 def expand(section: Buffer, raw_length: int) -> bytes:

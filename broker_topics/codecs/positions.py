@@ -5,7 +5,6 @@ no value. The wide form does the same with 16 bits and 65535, its low bytes befo
 strictly by construction, so a duplicate cannot be written.
 """
 
-import itertools
 from typing import Final
 
 import numpy as np
@@ -28,11 +27,11 @@ def raw_bounds(k: int, size: int, *, wide: bool) -> tuple[int, int]:
     return k, k + size // 255
 
 
-def write_gaps(positions: Positions, *, wide: bool) -> bytes:
-    """Write positions as gap bytes.
+def write_gaps(positions: Positions, *, wide: bool) -> list[bytes]:
+    """Write positions as one plane of gap bytes, or as two: the low bytes and the high bytes of wide gaps.
 
-    >>> list(write_gaps(np.array([0, 2, 300]), wide=False))
-    [0, 1, 255, 42]
+    >>> [list(plane) for plane in write_gaps(np.array([0, 2, 300]), wide=False)]
+    [[0, 1, 255, 42]]
     """
     planes: list[list[bytes]] = [[], []]
     last = -1
@@ -43,7 +42,7 @@ def write_gaps(positions: Positions, *, wide: bool) -> bytes:
         planes[0].append(gaps.astype(np.uint8).tobytes())
         if wide:
             planes[1].append((gaps >> 8).astype(np.uint8).tobytes())
-    return b"".join(itertools.chain(*planes))
+    return [b"".join(plane) for plane in planes[: 1 + wide]]
 
 
 def _gaps_of(positions: Positions, last: int, skip: int) -> npt.NDArray[np.int64]:

@@ -124,9 +124,9 @@ def _store_positions(places: Positions, size: int) -> tuple[bytes, int, int]:
     """The smallest of the narrow and the wide form, with and without zstd."""
     forms = []
     for wide in (False, True) if len(places) < _WIDE_BELOW * size else (False,):
-        raw = positions.write_gaps(places, wide=wide)
-        flag = WIDE_GAPS if wide else 0
-        packed = shrink(raw)
+        planes = positions.write_gaps(places, wide=wide)
+        raw, flag = b"".join(planes), WIDE_GAPS if wide else 0
+        packed = shrink(*planes)
         forms.append((raw, len(raw), flag) if packed is None else (packed, len(raw), flag | ZSTD_POSITIONS))
     return min(forms, key=lambda form: len(form[0]))
 

@@ -48,14 +48,14 @@ def test_positions_come_back_from_either_form_of_gaps(gaps: list[int]) -> None:
     places = np.cumsum(np.array(gaps)) - 1
     size = int(places[-1]) + 1
     for wide in (False, True):
-        raw = write_gaps(places, wide=wide)
+        raw = b"".join(write_gaps(places, wide=wide))
         least, most = raw_bounds(len(gaps), size, wide=wide)
         assert least <= len(raw) <= most
         assert read_gaps(raw, len(gaps), size, wide=wide).tolist() == places.tolist()
 
 
 def test_a_gap_of_255_takes_a_skip_and_a_zero() -> None:
-    assert list(write_gaps(np.array([254, 510]), wide=False)) == [254, 255, 0]
+    assert write_gaps(np.array([254, 510]), wide=False) == [bytes([254, 255, 0])]
 
 
 def test_levels_are_exact_where_a_logarithm_would_round() -> None:
@@ -123,6 +123,14 @@ def test_every_symbol_form_is_used_and_comes_back() -> None:
     ):
         encoded, residual = encode_with_residual(vector, CodecId.SPARSE, density=density)
         assert np.array_equal(decode(encoded).to_vector() + residual, vector)
+
+
+@pytest.mark.parametrize(("density", "most"), [(0.1, 1.03), (0.01, 1.03), (0.003, 1.08), (0.002, 1.08), (0.001, 1.08)])
+def test_random_positions_cost_little_more_than_their_entropy(density: float, most: float) -> None:
+    size = 4_000_000 if density < 0.01 else 400_000
+    encoded = encode(heavy_tailed(size), CodecId.SPARSE, density=density)
+    entropy_bits = -size * (density * np.log2(density) + (1 - density) * np.log2(1 - density))
+    assert 8 * len(encoded.sections[0]) <= most * entropy_bits
 
 
 def test_wide_gaps_are_taken_where_they_are_smaller() -> None:
