@@ -189,22 +189,23 @@ class KafkaReader:
 
     async def _fetch_carefully(self, consumer: AIOKafkaConsumer, max_records: int) -> list[BusRecord]:
         """Read partition by partition and record by record, to find the ones that cannot be decoded and step over."""
+        clock = asyncio.get_running_loop().time
+        waited_until = clock() + _CAREFUL_WAIT_S
         records: list[BusRecord] = []
-        self._careful = False
-        for partition in self._active():
-            try:
-                while len(records) < max_records:
-                    wait_s = 0.0 if records else _CAREFUL_WAIT_S
-                    if not (got := await self._getmany(consumer, [partition], 1, wait_s)):
-                        break
-                    records += got
-            except _UnreadableError:
-                self._careful = True
-                self._rewind(consumer)
-                records += self._step_over(consumer, partition)
+        failed = False
+        while not records and not failed and clock() < waited_until:
+            for partition in self._active():
+                try:
+                    while len(records) < max_records and (got := await self._getmany(consumer, [partition], 1, 0)):
+                        records += got
+                except _UnreadableError:
+                    failed = True
+                    self._rewind(consumer)
+                    records += self._step_over(partition)
+        self._careful = failed or (self._failed_at is not None and self._failed_at in self._positions.items())
         return records
 
-    def _step_over(self, consumer: AIOKafkaConsumer, partition: int) -> list[BusRecord]:
+    def _step_over(self, partition: int) -> list[BusRecord]:
         """An unreadable record in place of the one at our position, once it has failed twice."""
         where = (partition, self._positions[partition])
         if self._failed_at != where:
@@ -224,7 +225,7 @@ class KafkaReader:
         ]
 
     def _rewind(self, consumer: AIOKafkaConsumer) -> None:
-        """Let aiokafka forget what it prefetched: after an error it may have dropped records without a word."""
+        """Make aiokafka read on from our positions: on error it forgets what it had drained from other partitions."""
         for partition, offset in self._positions.items():
             consumer.seek(TopicPartition(self.topic, partition), offset)
 

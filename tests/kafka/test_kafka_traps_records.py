@@ -67,9 +67,10 @@ async def test_a_record_that_cannot_be_decoded_is_reported_and_stepped_over(
         await send_batch(producer, updates, 0, [b"good 0", b"good 1"])
         await send_batch(producer, updates, 0, [b"bad 2", b"needle 3", b"bad 4"])
         await send_batch(producer, updates, 0, [b"good 5"])
-        await send_batch(producer, updates, 7, [b"other 0", b"other 1"])
+        for partition in range(1, 12):
+            await send_batch(producer, updates, partition, [b"other 0", b"other 1"])
     flip_a_byte_after(broker, updates, 0, b"needle 3")
-    records = await read(bus.reader(updates, {0: 0, 7: 0}), 8)
+    records = await read(bus.reader(updates, dict.fromkeys(range(12), 0)), 28)
     broken = [record for record in records if record.partition == 0]
     assert [(record.offset, record.readable, record.value) for record in broken] == [
         (0, True, b"good 0"),
@@ -79,7 +80,9 @@ async def test_a_record_that_cannot_be_decoded_is_reported_and_stepped_over(
         (4, False, None),
         (5, True, b"good 5"),
     ]
-    assert [record.value for record in records if record.partition == 7] == [b"other 0", b"other 1"]
+    # aiokafka forgets what it had drained from other partitions before it met the broken one.
+    for partition in range(1, 12):
+        assert [record.value for record in records if record.partition == partition] == [b"other 0", b"other 1"]
 
 
 async def test_a_batch_with_a_broken_end_loses_none_of_the_records_before_it(
