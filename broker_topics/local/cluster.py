@@ -78,6 +78,7 @@ class LocalCluster:
         self._listeners, self._properties = tuple(listeners), dict(properties or {})
         self._scram_users = dict(scram_users or {})
         self._servers: dict[int, Server] = {}
+        self._wanted: set[int] = set()
         self._lock = FileLock(self._data / "broker.lock", timeout=_LOCK_S, thread_local=False)
 
     async def __aenter__(self) -> Self:
@@ -122,8 +123,8 @@ class LocalCluster:
         try:
             self._write_running(bootstrap="")
             await self._prepare()
-            for server in self._servers.values():
-                await server.start(self._scram_users)
+            for node in self._servers:
+                await self._start_node(node)
             self._progress("waiting for Kafka to be ready")
             await self.wait_ready()
             self._write_running(bootstrap=self.bootstrap)
@@ -132,7 +133,10 @@ class LocalCluster:
             raise
 
     async def stop(self) -> None:
-        """End every node cleanly; safe to call again."""
+        """End every node cleanly; safe to call again, or after a start that failed."""
+        if not self._lock.is_locked:
+            return
+        self._wanted.clear()
         stops = [asyncio.to_thread(s.process.stop) for s in self._servers.values() if s.process and s.process.running]
         try:
             await asyncio.shield(asyncio.gather(*stops))
@@ -141,16 +145,19 @@ class LocalCluster:
             self._lock.release(force=True)
 
     async def wait_ready(self) -> None:
-        """Return once every running node lists all running nodes; raises BusError when one ends or time is over."""
-        running = {node: self._servers[node] for node in self.pids}
-        listed = asyncio.create_task(wait_listed([s.settings.ports["PLAINTEXT"] for s in running.values()], running))
+        """Return once every node that was not killed or stopped on purpose lists all of them.
+
+        Raises:  BusError: one of them ended, or time is over.
+        """
+        ports = [self._servers[node].settings.ports["PLAINTEXT"] for node in self._wanted]
+        listed = asyncio.create_task(wait_listed(ports, self._wanted))
         try:
             async with asyncio.timeout(READY_S):
                 while not listed.done():
-                    self._raise_if_ended(running)
+                    self._raise_if_ended()
                     await asyncio.wait([listed], timeout=_POLL_S)
         except TimeoutError:
-            words = next(iter(running.values())).last_words() if running else "no node runs"
+            words = "; ".join(self._servers[node].last_words() for node in self._wanted)
             raise BusError(f"Kafka was not ready within {READY_S:.0f} s: {words}") from None
         finally:
             listed.cancel()
@@ -158,24 +165,26 @@ class LocalCluster:
     async def wait_ended(self) -> None:
         """Return never, but raise BusError when a node that should run has ended on its own."""
         while True:
-            self._raise_if_ended(self._servers)
+            self._raise_if_ended()
             await asyncio.sleep(_POLL_S)
 
     async def kill(self, node: int = 1) -> None:
         """End one node's JVM with SIGKILL, as a power cut would, and return when it is gone."""
+        self._wanted.discard(node)
         process = self._servers[node].process
         if process is not None:
             await asyncio.to_thread(process.kill)
 
     async def stop_node(self, node: int = 1) -> None:
         """End one node cleanly."""
+        self._wanted.discard(node)
         process = self._servers[node].process
         if process is not None:
             await asyncio.to_thread(process.stop)
 
     async def restart(self, node: int = 1) -> None:
         """Start a node that was killed or stopped, on its old data and port, and wait until it is ready."""
-        await self._servers[node].start(self._scram_users)
+        await self._start_node(node)
         await self.wait_ready()
 
     def freeze(self, node: int = 1) -> None:
@@ -185,6 +194,10 @@ class LocalCluster:
     def thaw(self, node: int = 1) -> None:
         """Let a frozen node go on."""
         self._signal(node, signal.SIGCONT)
+
+    async def _start_node(self, node: int) -> None:
+        await self._servers[node].start(self._scram_users)
+        self._wanted.add(node)
 
     def _signal(self, node: int, number: signal.Signals) -> None:
         process = self._servers[node].process
@@ -246,8 +259,9 @@ class LocalCluster:
             except Timeout:
                 raise ConfigError(f"a node of an earlier start still holds {folder}: end its java process") from None
 
-    def _raise_if_ended(self, servers: Mapping[int, Server]) -> None:
-        for node, server in servers.items():
+    def _raise_if_ended(self) -> None:
+        for node in self._wanted:
+            server = self._servers[node]
             if server.process is not None and not server.process.running:
                 raise BusError(f"node {node} ended with status {server.process.status}: {server.last_words()}")
 

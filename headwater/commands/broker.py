@@ -79,8 +79,9 @@ def _folder(data: Path | None) -> Path:
 
 
 def _say(line: str) -> None:
-    """One line of progress on stderr, so that stdout stays the result."""
-    print(line, file=sys.stderr, flush=True)
+    """Progress goes to stderr, so that stdout stays the result; on a terminal each line takes the place of the last."""
+    again, end = ("\r\033[K", "") if sys.stderr.isatty() else ("", "\n")
+    print(f"{again}{line}", end=end, file=sys.stderr, flush=True)
 
 
 async def _up(cluster: LocalCluster, folder: Path) -> None:
@@ -105,6 +106,8 @@ async def _up(cluster: LocalCluster, folder: Path) -> None:
 
 async def _serve(cluster: LocalCluster, folder: Path) -> None:
     async with cluster:
+        if sys.stderr.isatty():
+            _say("")
         typer.echo(f"Kafka is ready: {cluster.bootstrap}")
         typer.echo(f"  data  {folder}")
         for node, path in enumerate(cluster.log_files, start=1):

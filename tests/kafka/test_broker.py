@@ -15,7 +15,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from broker_topics.errors import ConfigError
+from broker_topics.errors import BusError, ConfigError
 from broker_topics.local.cluster import LocalCluster, Running, find_running
 from broker_topics.local.plan import free_ports
 from broker_topics.local.ready import listed_brokers
@@ -111,13 +111,13 @@ async def test_a_record_that_was_acknowledged_survives_kill_9_of_the_broker(
     assert await consume(own_broker.bootstrap, task_name, 5) == [b"0", b"1", b"2", b"3", b"4"]
 
 
-async def test_a_frozen_broker_answers_nothing_until_it_is_thawed(own_broker: LocalCluster) -> None:
-    port = int(own_broker.bootstrap.split(":")[1])
-    own_broker.freeze()
+async def test_a_frozen_broker_answers_nothing_until_it_is_thawed(broker: LocalCluster) -> None:
+    port = int(broker.bootstrap.split(":")[1])
+    broker.freeze()
     assert await listed_brokers(port, timeout_s=0.5) == frozenset()
-    own_broker.thaw()
+    broker.thaw()
     async with asyncio.timeout(20):
-        await own_broker.wait_ready()
+        await broker.wait_ready()
 
 
 async def test_a_frozen_broker_is_stopped_too(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ async def test_three_nodes_go_on_when_one_is_killed(three_nodes: LocalCluster, t
 
 async def test_a_node_that_ends_on_its_own_is_reported_with_its_log(own_broker: LocalCluster) -> None:
     os.kill(own_broker.pids[1], signal.SIGKILL)
-    with pytest.raises(Exception, match=r"node 1 ended with status 137: .*server\.log"):
+    with pytest.raises(BusError, match=r"node 1 ended with status 137: .*server\.log"):
         await asyncio.wait_for(own_broker.wait_ended(), 10)
 
 
@@ -185,7 +185,7 @@ def test_after_kill_9_of_the_supervisor_the_same_folder_starts_again_at_once(up:
     assert not alive(again.node_pid)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_the_broker_cleanly(up: Up, number: signal.Signals) -> None:
     up.process.send_signal(number)
     assert up.process.wait(30) == 0
@@ -240,3 +240,18 @@ def test_a_signal_during_the_start_leaves_nothing_behind(tmp_path: Path) -> None
     assert process.wait(30) == 0
     assert find_running(tmp_path) is None
     assert not listens(port)
+
+
+async def test_a_node_that_dies_while_it_starts_is_told_in_its_own_words(tmp_path: Path) -> None:
+    cluster = LocalCluster(data=tmp_path, properties={"authorizer.class.name": "no.such.Authorizer"})
+    with pytest.raises(BusError, match=r"node 1 ended with status 1: .*no\.such\.Authorizer"):
+        await cluster.start()
+    assert cluster.pids == {}
+    assert find_running(tmp_path) is None
+
+
+def test_a_wrong_java_is_refused_before_anything_is_started(tmp_path: Path) -> None:
+    refused = headwater("broker", "up", "--data", str(tmp_path), "--port", str(free_ports(1)[0]), "--java", "/nowhere")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("headwater: --java names /nowhere, where there is no Java: name a Java")
+    assert not (tmp_path / "node-1").exists()
