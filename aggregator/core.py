@@ -11,7 +11,7 @@ import numpy as np
 
 from aggregator.fairness import Habit
 from aggregator.gate import SETTLING, Passed, judge
-from aggregator.outcome import Admission, Consumed, Draft, admission
+from aggregator.outcome import Admission, Consumed, DivergedError, Draft, admission
 from aggregator.rules import Arrival, server_rule
 from aggregator.server_optimizer import server_optimizer
 from aggregator.staleness import staleness_weight
@@ -27,10 +27,6 @@ __all__ = ["PAUSE", "RESUME", "Admission", "DivergedError", "Draft", "Fold"]
 
 PAUSE, RESUME = "pause", "resume"
 """Commands that the control topic may carry."""
-
-
-class DivergedError(InvariantError):
-    """Replay of the very inputs that the chain consumed ends with another model; the fold is of no use afterwards."""
 
 
 class Fold:
@@ -144,7 +140,8 @@ class Fold:
             raise InputsLostError(f"{where}: another record lies there than the chain consumed")
         self._expect(partition, offset)
         if partition == len(self.state.vector) - 1:
-            self._obey(data)
+            if decision.accepted:
+                self._obey(data)
         elif decision.accepted or decision.code in SETTLING:
             try:
                 update = Update.from_bytes(data)
@@ -213,10 +210,8 @@ class Fold:
             max_staleness = state.chosen_staleness(self._rule.buffer_size)
         state.turn(base_hash=self._hashes[1][: len(base_hash)], max_staleness=max_staleness)
         self._total.fill(0.0)
-        fingerprint = state.layout.fingerprint
-        return Delta(
-            task=self.task, layout=fingerprint, version=model.version, base_hash=base_hash, encoded=encoded
-        ).to_bytes()
+        layout, version = state.layout.fingerprint, model.version
+        return Delta(task=self.task, layout=layout, version=version, base_hash=base_hash, encoded=encoded).to_bytes()
 
     def _hash(self) -> tuple[bytes, bytes, bytes]:
         return self.state.state_hash(), self.state.model.hidden_hash(), self.state.model.served_hash()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from aggregator.state import FoldState
 from broker_topics.codecs import Decoded, decode
 from broker_topics.errors import RejectCode, WireError
-from broker_topics.frames import frame_crc
+from broker_topics.frames import FrameKind, frame_crc, unpack
 from broker_topics.messages import Update
 from broker_topics.partitions import partition_of
 from broker_topics.record import Decision
@@ -58,11 +58,11 @@ def judge(
 
     Args:    weight_limit: w_max of the rule. key, data: of the record; data may be anything.
     """
-    crc = frame_crc(data)
     try:
-        update = Update.from_bytes(data, max_bytes=state.settings.max_update_bytes)
+        frame = unpack(data, expect=FrameKind.UPDATE, max_bytes=state.settings.max_update_bytes)
+        update, crc = Update.from_frame(frame), frame.crc
     except WireError as error:
-        return Refused(Decision(crc, 0.0, error.code))
+        return Refused(Decision(frame_crc(data), 0.0, error.code))
     if update.task != task:
         return Refused(Decision(crc, 0.0, RejectCode.WRONG_TASK))
     if not _is_own(update, key, partition, state.vector):

@@ -3,7 +3,12 @@
 from dataclasses import dataclass, field
 
 from aggregator.gate import Passed, Refused
+from broker_topics.errors import InvariantError
 from broker_topics.record import Cause, Decision, Run, RunKind, Step
+
+
+class DivergedError(InvariantError):
+    """Replay of the very inputs that the chain consumed ends with another model; the fold is of no use afterwards."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
