@@ -9,7 +9,7 @@ from typing import Any
 from aggregator.telemetry import EVALUATOR
 from broker_topics.bus import Bus
 from broker_topics.entry import ChainLostError
-from broker_topics.errors import BusError, ConfigError
+from broker_topics.errors import BusError
 from broker_topics.follow import Follower
 from broker_topics.messages import Telemetry
 from broker_topics.topics import Topic, topic_name

@@ -149,10 +149,10 @@ async def _broker(options: Options, folder: Path, console: Console) -> AsyncIter
             await stack.enter_async_context(cluster)
         settings = connection(cluster.bootstrap if cluster else options.bootstrap)
         configure(level="error")
-        bus = KafkaBus(settings)
-        await bus.start()
-        stack.push_async_callback(bus.close)
-        yield _Place(f"Apache Kafka at {settings.bootstrap}", settings.bootstrap, bus, cluster=cluster)
+        kafka = KafkaBus(settings)
+        await kafka.start()
+        stack.push_async_callback(kafka.close)
+        yield _Place(f"Apache Kafka at {settings.bootstrap}", settings.bootstrap, kafka, cluster=cluster)
 
 
 class _Run:
