@@ -1,7 +1,7 @@
 """Exact checks of header elements that came over the wire; each raises WireError (malformed) with the reason."""
 
 import math
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from broker_topics.errors import RejectCode, WireError
 from broker_topics.frames import Frame
@@ -14,6 +14,7 @@ COUNT: Final = 2**53
 """The most that a counter may say: exact in every language's numbers."""
 
 _MAX_SECTIONS: Final = 8
+_INTEGERS: Final = {int}
 
 
 def row_of(header: list[object], count: int) -> list[object]:
@@ -30,11 +31,18 @@ def bare_row(frame: Frame, count: int) -> list[object]:
     return row_of(frame.header, count)
 
 
-def lengths(value: object) -> list[int]:
+def typed(header: list[object], types: list[type]) -> list[Any]:
+    """The header itself, its elements of exactly these types: one comparison, as updates are read by the thousand."""
+    if list(map(type, header)) != types:
+        raise malformed("an element of the header is missing, one too many, or of a wrong type")
+    return header
+
+
+def lengths(value: list[Any]) -> tuple[int, ...]:
     """Byte counts of sections."""
-    if type(value) is not list or len(value) > _MAX_SECTIONS:
-        raise malformed("section lengths are not a short list")
-    return [integer(item, 0, COUNT) for item in value]
+    if len(value) > _MAX_SECTIONS or not set(map(type, value)) <= _INTEGERS or min(value, default=0) < 0:
+        raise malformed("section lengths are no short list of byte counts")
+    return tuple(value)
 
 
 def integer(value: object, least: int, most: int) -> int:
@@ -42,13 +50,6 @@ def integer(value: object, least: int, most: int) -> int:
     if type(value) is not int or not least <= value <= most:
         raise malformed("an integer is out of range or no integer")
     return value
-
-
-def number(value: object, least: float, most: float) -> float:
-    """An int or float within the bounds, both included; NaN is within none."""
-    if (type(value) is int or type(value) is float) and least <= value <= most:
-        return value
-    raise malformed("a number is out of range or no number")
 
 
 def exact_bytes(value: object, count: int) -> bytes:

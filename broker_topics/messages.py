@@ -6,7 +6,7 @@ only by `codecs.decode`. Parts of keyframes and deltas have a module of their ow
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from broker_topics import fields
 from broker_topics.codecs import Encoded, codec_of
@@ -23,6 +23,13 @@ MAX_TASK: Final = 200
 HEADER_ALLOWANCE: Final = 1024
 """Bytes that envelope and header of an update never exceed."""
 
+HASH_BYTES: Final = 8
+"""Bytes of the hash that names a hidden model."""
+
+_ENCODED_TYPES: Final[list[type]] = [int, int, int, int, list, list]
+_UPDATE_TYPES: Final[list[type]] = [str, str, int, int, int, int, bytes, int, int, float, *_ENCODED_TYPES]
+_DELTA_TYPES: Final[list[type]] = [str, int, int, bytes, *_ENCODED_TYPES]
+_REJECT_CODES: Final = {code.value: code for code in RejectCode}
 _MAX_WORK: Final = 1e6
 _MAX_VALUES: Final = 32
 _MAX_TEXT: Final = 256
@@ -63,7 +70,7 @@ class Update:
     def to_bytes(self) -> bytes:
         """The record; raises ConfigError if a name is too long for the header."""
         header = [self.task, self.client_id, self.incarnation, self.sequence, self.layout, self.base_version]
-        header += [self.base_hash, self.num_examples, self.num_steps, self.work, *_encoded_header(self.encoded)]
+        header += [self.base_hash, self.num_examples, self.num_steps, float(self.work), *_encoded_header(self.encoded)]
         return pack(FrameKind.UPDATE, header, self.encoded.sections)
 
     @classmethod
@@ -74,18 +81,26 @@ class Update:
     @classmethod
     def from_frame(cls, frame: Frame) -> "Update":
         """As `from_bytes`, of a frame already opened."""
-        row = fields.row_of(frame.header, 16)
+        row = fields.typed(frame.header, _UPDATE_TYPES)
+        task, client_id, incarnation, sequence, layout, version, base_hash, examples, steps, work = row[:10]
+        if not (
+            (0 < len(task) <= MAX_TASK and task.isprintable() and 0 < len(client_id) <= MAX_ID)
+            and (client_id.isprintable() and incarnation >= 1 and sequence >= 0 and layout >= 0)
+            and (0 <= version <= COUNT and len(base_hash) == HASH_BYTES)
+            and (1 <= examples <= COUNT and 1 <= steps <= COUNT and 1 <= work <= _MAX_WORK)
+        ):
+            raise fields.malformed("an element of the header is out of range")
         return cls(
-            task=fields.name(row[0], MAX_TASK),
-            client_id=fields.name(row[1], MAX_ID),
-            incarnation=fields.integer(row[2], 1, U64),
-            sequence=fields.integer(row[3], 0, U64),
-            layout=fields.integer(row[4], 0, U64),
-            base_version=fields.integer(row[5], 0, COUNT),
-            base_hash=fields.exact_bytes(row[6], 8),
-            num_examples=fields.integer(row[7], 1, COUNT),
-            num_steps=fields.integer(row[8], 1, COUNT),
-            work=fields.number(row[9], 1, _MAX_WORK),
+            task=task,
+            client_id=client_id,
+            incarnation=incarnation,
+            sequence=sequence,
+            layout=layout,
+            base_version=version,
+            base_hash=base_hash,
+            num_examples=examples,
+            num_steps=steps,
+            work=work,
             encoded=_encoded(row[10:], frame.body),
         )
 
@@ -109,12 +124,12 @@ class Delta:
     def from_bytes(cls, data: Buffer) -> "Delta":
         """Read a frame without decoding its payload; raises WireError (malformed)."""
         frame = unpack(data, expect=FrameKind.DELTA)
-        row = fields.row_of(frame.header, 10)
+        row = fields.typed(frame.header, _DELTA_TYPES)
         return cls(
             task=fields.name(row[0], MAX_TASK),
             layout=fields.integer(row[1], 0, U64),
             version=fields.integer(row[2], 0, COUNT),
-            base_hash=fields.exact_bytes(row[3], 8),
+            base_hash=fields.exact_bytes(row[3], HASH_BYTES),
             encoded=_encoded(row[4:], frame.body),
         )
 
@@ -222,21 +237,25 @@ def _encoded_header(encoded: Encoded) -> list[object]:
     return [int(encoded.codec), encoded.flags, encoded.size, encoded.k, lengths, list(encoded.raw_lengths)]
 
 
-def _encoded(row: list[object], body: memoryview) -> Encoded:
+def _encoded(row: list[Any], body: memoryview) -> Encoded:
+    codec, flags, size, k, section_lengths, raw_lengths = row
+    if not (0 <= flags <= COUNT and 1 <= size <= COUNT and 0 <= k <= COUNT):
+        raise fields.malformed("a codec's number is out of range")
     return Encoded(
-        codec=codec_of(row[0]),
-        flags=fields.integer(row[1], 0, 2**31),
-        size=fields.integer(row[2], 1, COUNT),
-        k=fields.integer(row[3], 0, COUNT),
-        sections=split(body, fields.lengths(row[4])),
-        raw_lengths=tuple(fields.lengths(row[5])),
+        codec=codec_of(codec),
+        flags=flags,
+        size=size,
+        k=k,
+        sections=split(body, fields.lengths(section_lengths)),
+        raw_lengths=fields.lengths(raw_lengths),
     )
 
 
 def _reject_code(value: object) -> RejectCode:
-    if type(value) is str and value in RejectCode._value2member_map_:
-        return RejectCode(value)
-    raise fields.malformed("the reject code is unknown")
+    code = _REJECT_CODES.get(value) if type(value) is str else None
+    if code is None:
+        raise fields.malformed("the reject code is unknown")
+    return code
 
 
 def _telemetry_values(value: object) -> dict[str, Scalar]:

@@ -34,6 +34,8 @@ __all__ = [
 SMALLEST_SPARSE = 1024
 """Vectors below this size are sent dense: leaving values out gains nothing there."""
 
+_CODECS = {codec.value: codec for codec in CodecId}
+
 
 def encode(
     vector: Vector,
@@ -128,6 +130,7 @@ def dense_segments(layout: Layout, up_to: int) -> tuple[slice, ...]:
 
 def codec_of(number: object) -> CodecId:
     """The codec with this number; raises WireError (malformed) if there is none."""
-    if type(number) is int and number in CodecId._value2member_map_:
-        return CodecId(number)
-    raise WireError(RejectCode.MALFORMED, "the codec is unknown")
+    codec = _CODECS.get(number) if type(number) is int else None
+    if codec is None:
+        raise WireError(RejectCode.MALFORMED, "the codec is unknown")
+    return codec

@@ -185,7 +185,7 @@ def _check_declared(encoded: Encoded) -> None:
         raise bad_payload("the positions have another length than declared")
     if not (flags & ZSTD_SYMBOLS or len(encoded.sections[1]) == lengths[1]):
         raise bad_payload("the symbols have another length than declared")
-    if any(len(section) != length for section, length in zip(encoded.sections[2:], lengths[2:], strict=True)):
+    if [*map(len, encoded.sections[2:])] != [*lengths[2:]]:
         raise bad_payload("a section has another length than declared")
 
 
