@@ -160,6 +160,14 @@ def test_a_replayed_weight_is_the_recorded_one_not_the_rules_own() -> None:
     assert fold.state.x.tolist() == [0.5, 0.5]
 
 
+def test_a_command_that_the_chain_refused_is_not_obeyed_in_replay() -> None:
+    bench = Bench.of(np.zeros(2, np.float32))
+    draft = bench.command("pause")
+    refused = replace(draft, decisions=(replace(draft.decisions[0], code=RejectCode.MALFORMED),))
+    assert not replayed(genesis(np.zeros(2, np.float32)), [refused], bench.frames).state.paused
+    assert replayed(genesis(np.zeros(2, np.float32)), [draft], bench.frames).state.paused
+
+
 def damaged_story() -> tuple[Bench, Fold]:
     bench = story("fedbuff")
     return bench, Fold(task=TASK, state=first_state("fedbuff"))
