@@ -198,6 +198,8 @@ def _load_symbols(section: Buffer, flags: int, k: int, levels: int) -> values.Sy
 
 
 def _write_segments(vector: Vector, segments: Sequence[slice]) -> tuple[bytes, bytes]:
+    if len(vector) > np.iinfo(np.uint32).max:
+        raise ConfigError("the segment table ends at 4,294,967,295 numbers: switch it off for this model")
     ordered = sorted(segments, key=lambda segment: segment.start)
     table = np.array([(where.start, where.stop) for where in ordered], dtype="<u4")
     if not all(np.isfinite(vector[where]).all() for where in ordered):
