@@ -40,7 +40,11 @@ class Pending:
 
 @dataclass(slots=True)
 class Committer:
-    """Commits drafts in order, one at a time; the fold may be at most two records ahead."""
+    """Commits drafts in order, one at a time; the fold may be at most two records ahead.
+
+    since_keyframe, oldest_ms: steps since the newest keyframe and the log's time of the oldest input in them. A restart
+    hands on what it replayed: or a process that never lives long would never write a keyframe.
+    """
 
     bus: Bus
     task: str
@@ -50,12 +54,12 @@ class Committer:
     observer: Observer
     retention_ms: float = math.inf
     now_s: Callable[[], float] = time.time
+    since_keyframe: int = 0
+    oldest_ms: float = math.inf
     lag: int = 0
     _queue: "asyncio.Queue[Pending]" = field(default_factory=lambda: asyncio.Queue(maxsize=1))
     _still: asyncio.Event = field(default_factory=asyncio.Event)
     _sweeper: Sweeper = field(init=False)
-    _since_keyframe: int = 0
-    _oldest_ms: float = math.inf
 
     def __post_init__(self) -> None:
         self._still.set()
@@ -67,20 +71,20 @@ class Committer:
 
     async def put(self, pending: Pending, state: FoldState) -> None:
         """Queue a draft; where a keyframe is due, the fold's vectors are read until it is published."""
-        self._since_keyframe += len(pending.draft.steps)
-        self._oldest_ms = min([self._oldest_ms, *(appended_ms for _, appended_ms in pending.admitted)])
+        self.since_keyframe += len(pending.draft.steps)
+        self.oldest_ms = min([self.oldest_ms, *(appended_ms for _, appended_ms in pending.admitted)])
         pending.rules = state.settings.digest
-        many = self._since_keyframe >= state.settings.keyframe_every
+        many = self.since_keyframe >= state.settings.keyframe_every
         if many or self._sweeper.keyframe_needed or self.keyframe_overdue:
             self._still.clear()
-            self._since_keyframe, self._oldest_ms, self._sweeper.keyframe_needed = 0, math.inf, False
+            self.since_keyframe, self.oldest_ms, self._sweeper.keyframe_needed = 0, math.inf, False
             pending.keyframe = await asyncio.to_thread(keyframe_parts, state)
         await self._queue.put(pending)
 
     @property
     def keyframe_overdue(self) -> bool:
         """Whether inputs that only replay still knows have reached a quarter of the retention time."""
-        return self.now_s() * 1000 - self._oldest_ms > self.retention_ms / 4
+        return self.now_s() * 1000 - self.oldest_ms > self.retention_ms / 4
 
     async def run(self) -> None:
         """Commit for ever; raises LostRaceError when another writer's record comes first."""
@@ -102,7 +106,7 @@ class Committer:
                 self.lag = sum(waiting[:-1])
                 for partition, count in enumerate(waiting[:-1]):
                     self.metrics.consumer_lag_records.labels(partition=partition).set(count)
-                age_ms = max(0.0, self.now_s() * 1000 - self._oldest_ms)
+                age_ms = max(0.0, self.now_s() * 1000 - self.oldest_ms)
                 self.metrics.retention_headroom_seconds.set((self.retention_ms - age_ms) / 1000)
             except BusError as error:
                 log.warning("broker_unreachable", reason=str(error))

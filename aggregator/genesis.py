@@ -17,11 +17,18 @@ from broker_topics.topics import topic_specs
 
 
 async def create_task(
-    bus: Bus, task: str, *, settings: TaskSettings, layout: Layout, first: Vector, replication: int
+    bus: Bus,
+    task: str,
+    *,
+    settings: TaskSettings,
+    layout: Layout,
+    first: Vector,
+    replication: int,
+    identity: bytes | None = None,
 ) -> Official:
     """Make the topics that are missing and write the genesis; two creators race safely, the first one wins.
 
-    Args:    first: float32[P], the first model; not changed.
+    Args:    first: float32[P], the first model; not changed. identity: the writer's 16 bytes, random unless given.
     Raises:  ConfigError: the task exists already, its topics have other settings, or its dense updates would not fit
              into a record.
     """
@@ -33,7 +40,7 @@ async def create_task(
         vector = await start_vector(bus, task)
         state = FoldState.genesis(settings=settings, layout=layout, first=first, vector=vector)
         draft = Fold(task=task, state=state).step(Cause.GENESIS)
-        writer = ChainWriter(bus, task, commits)
+        writer = ChainWriter(bus, task, commits, identity=identity)
         parts = await writer.publish(0, draft, keyframe_parts(state))
         try:
             official = await writer.append(draft, settings.digest, parts, keyframe=True)

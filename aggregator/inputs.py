@@ -1,5 +1,6 @@
 """The inputs of a task as one numbered set of partitions: updates first, control last."""
 
+import math
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 
@@ -43,6 +44,8 @@ class InputLog:
         self._control = len(self._ends) - 1
         self._readers: dict[str, LogReader] = {}
         self._ahead: defaultdict[int, deque[BusRecord]] = defaultdict(deque)
+        self.oldest_ms = math.inf
+        """When the log took in the oldest input that `fetch` gave, on its own clock."""
 
     async def fetch(self, runs: Sequence[Run]) -> dict[tuple[int, int], bytes]:
         """The frames of all data inputs that the runs list, as far as the log still has them."""
@@ -53,6 +56,7 @@ class InputLog:
                     record = await self.at(run.partition, offset)
                     if record is not None and record.readable:
                         found[run.partition, offset] = record.value or b""
+                        self.oldest_ms = min(self.oldest_ms, record.timestamp_ms)
         return found
 
     async def at(self, partition: int, offset: int) -> BusRecord | None:

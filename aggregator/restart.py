@@ -22,12 +22,18 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restored:
-    """A fold at the chain's end, and the reader that stands there."""
+    """A fold at the chain's end, and the reader that stands there.
+
+    replayed: records since the keyframe; steps: server steps in them. oldest_ms: when the log took in the oldest input
+    of theirs, infinite if there is none.
+    """
 
     fold: Fold
     commits: CommitsReader
     keyframes: tuple[Official, ...]
     replayed: int
+    steps: int
+    oldest_ms: float
 
 
 async def restore(bus: Bus, task: str, *, progress: Progress | None = None) -> Restored:
@@ -55,10 +61,17 @@ async def restore(bus: Bus, task: str, *, progress: Progress | None = None) -> R
     starts, ends = await start_vector(bus, task), await end_vector(bus, task)
     fold = await asyncio.to_thread(Fold, task=task, state=state)
     rest = [official.record for official in records[index + 1 :]]
-    await replay_records(bus, fold, rest, starts=starts, ends=ends, progress=progress)
+    oldest_ms = await replay_records(bus, fold, rest, starts=starts, ends=ends, progress=progress)
     await _check_inputs(bus, task, fold.state, starts, ends)
     keyframes = tuple(official for official in records if official.record.body.keyframe)
-    return Restored(fold=fold, commits=commits, keyframes=keyframes[-2:], replayed=len(rest))
+    return Restored(
+        fold=fold,
+        commits=commits,
+        keyframes=keyframes[-2:],
+        replayed=len(rest),
+        steps=sum(len(record.body.steps) for record in rest),
+        oldest_ms=oldest_ms,
+    )
 
 
 async def replay_records(
@@ -69,8 +82,11 @@ async def replay_records(
     starts: Sequence[int],
     ends: Sequence[int],
     progress: Progress | None = None,
-) -> None:
-    """Apply official records in order to a fold that stands right before them; every version's hashes are compared."""
+) -> float:
+    """Apply official records in order to a fold that stands right before them; every version's hashes are compared.
+
+    Returns: when the log took in the oldest input among them, milliseconds of its clock; infinite if there is none.
+    """
     inputs = InputLog(bus, fold.task, first=fold.state.vector, starts=starts, ends=ends)
     try:
         for count, record in enumerate(records, 1):
@@ -78,6 +94,7 @@ async def replay_records(
             await asyncio.to_thread(fold.replay, record.body, frames)
             if progress is not None:
                 progress(count, len(records))
+        return inputs.oldest_ms
     finally:
         await inputs.close()
 

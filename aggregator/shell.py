@@ -43,6 +43,7 @@ class Aggregator:
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     straggler_places: int = 1_000
     now_s: Callable[[], float] = time.time
+    identity: bytes | None = None
     observer: Observer | None = None
 
     def stragglers(self, k: int) -> list[dict[str, object]]:
@@ -58,7 +59,7 @@ class Aggregator:
         restored = await restore(self.bus, self.task)
         self.metrics.replay_versions_total.inc(restored.replayed)
         log.info("restored", task=self.task, version=restored.fold.state.model.version, replayed=restored.replayed)
-        writer = ChainWriter(self.bus, self.task, restored.commits)
+        writer = ChainWriter(self.bus, self.task, restored.commits, identity=self.identity)
         self.observer = observer = Observer(self.metrics, restored.fold.state, self.straggler_places, self.now_s)
         retention_ms = await self._retention_ms()
         committer = Committer(
@@ -70,6 +71,8 @@ class Aggregator:
             observer,
             retention_ms=retention_ms,
             now_s=self.now_s,
+            since_keyframe=restored.steps,
+            oldest_ms=restored.oldest_ms,
         )
         intake = Intake(self.bus, self.task, tuple(restored.fold.state.vector), self.metrics)
         telemetry = TelemetryExporter(self.bus, self.task, self.metrics)
