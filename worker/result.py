@@ -3,6 +3,9 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Real
+
+import numpy as np
 
 from broker_topics.errors import ConfigError
 
@@ -10,6 +13,7 @@ MAX_STEPS = 10**9
 """Local steps that one training may claim."""
 
 _MAX_METRICS = 16
+_MAX_NAME = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,9 +36,9 @@ class LocalResult:
     proximal: float = 0.0
 
     def __post_init__(self) -> None:
-        if type(self.num_examples) is not int or self.num_examples < 1:
+        if not _is_count(self.num_examples) or self.num_examples < 1:
             raise ConfigError(f"num_examples is {self.num_examples!r}: give the number of examples, at least 1")
-        if type(self.num_steps) is not int or not 0 <= self.num_steps <= MAX_STEPS:
+        if not _is_count(self.num_steps) or not 0 <= self.num_steps <= MAX_STEPS:
             raise ConfigError(f"num_steps is {self.num_steps!r}: give the number of optimizer steps made")
         if not 0 <= self.momentum < 1:
             raise ConfigError(f"momentum is {self.momentum!r}: give a number from 0 to below 1")
@@ -42,6 +46,15 @@ class LocalResult:
             raise ConfigError(f"proximal is {self.proximal!r}: give μ, a number from 0 on")
         if len(self.metrics) > _MAX_METRICS:
             raise ConfigError(f"{len(self.metrics)} metrics are too many: give at most {_MAX_METRICS}")
+        for name, value in self.metrics.items():
+            if not isinstance(name, str) or not 0 < len(name) <= _MAX_NAME or not name.isprintable():
+                raise ConfigError(f"metric name {name!r}: give 1 to {_MAX_NAME} printable characters")
+            if not isinstance(value, Real):
+                raise ConfigError(f"metric {name} is {type(value).__name__}: give a number, such as float(loss)")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def pull_of(steps: int, *, momentum: float = 0.0, shrink: float = 0.0) -> float:

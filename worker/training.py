@@ -75,9 +75,9 @@ class Training:
         return Trained(
             base=base,
             local=self._adapter.read(),
-            num_examples=result.num_examples,
-            num_steps=result.num_steps,
+            num_examples=int(result.num_examples),
+            num_steps=int(result.num_steps),
             pull=pull_of(result.num_steps, momentum=result.momentum, shrink=shrink),
             seconds=seconds,
-            metrics=dict(result.metrics),
+            metrics={name: float(value) for name, value in result.metrics.items()},
         )

@@ -198,6 +198,9 @@ class World:
             try:
                 self.turn()
             except Killed:
+                # What a producer had may reach the log all the same.
+                if self.produce is not None and self.rng.random() < 0.7:
+                    self.log.append(self.produce.row.data)
                 self.start()
 
     def drain(self) -> None:
