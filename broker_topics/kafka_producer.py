@@ -6,7 +6,7 @@ sequence numbers can settle it.
 
 import asyncio
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -14,7 +14,7 @@ from aiokafka.structs import TopicPartition
 
 from broker_topics.backpressure import ByteBudget
 from broker_topics.bus import InDoubtError, Position
-from broker_topics.errors import BusError, ConfigError
+from broker_topics.errors import BusError, ConfigError, HeadwaterError
 from broker_topics.kafka_connect import CLOSE_S, Connection, quietly
 from broker_topics.kafka_errors import DENIED, LIBRARY_ERRORS, NEVER_WRITTEN, translate
 from broker_topics.kafka_queries import KafkaQueries
@@ -40,7 +40,7 @@ class _Outage:
     """The last failure to connect, shared by everyone who was waiting at that time."""
 
     at: float = float("-inf")
-    error: BaseException | None = field(default=None)
+    error: HeadwaterError | None = None
 
 
 class KafkaProducer:
@@ -94,11 +94,14 @@ class KafkaProducer:
                 await self._reach_leader(life, where)
                 answer = await life.producer.send(where.topic, value=value, key=key, partition=where.partition)
         except LIBRARY_ERRORS as error:
-            if life is not None and not isinstance(error, DENIED):
-                self._give_up(life)
+            ours = translate(error, f"sending to {where.topic}")
             if isinstance(error, TimeoutError):
-                raise BusError(f"{where.topic}: not sent, the broker took nothing in time; try again") from error
-            raise translate(error, f"sending to {where.topic}") from error
+                ours = BusError(f"{where.topic}: not sent, the broker took nothing in time; try again")
+            if life is None:
+                self._outage = _Outage(asyncio.get_running_loop().time(), ours)
+            elif not isinstance(error, DENIED):
+                self._give_up(life)
+            raise ours from error
         return life, answer
 
     async def _check_exists(self, where: TopicPartition) -> None:
@@ -132,14 +135,15 @@ class KafkaProducer:
         async with self._starting:
             if self._closed:
                 raise BusError("the bus is closed; make a new one")
+            if self._life is not None:
+                return self._life
             if self._outage.error is not None and self._outage.at >= called_at:
-                raise self._outage.error
-            if self._life is None:
-                try:
-                    self._life = await self._start()
-                except Exception as error:
-                    self._outage = _Outage(asyncio.get_running_loop().time(), error)
-                    raise
+                raise type(self._outage.error)(*self._outage.error.args)
+            try:
+                self._life = await self._start()
+            except HeadwaterError as error:
+                self._outage = _Outage(asyncio.get_running_loop().time(), error)
+                raise
             return self._life
 
     async def _start(self) -> _Life:

@@ -41,6 +41,8 @@ async def send_all(bus: Bus, topic: str, values: list[bytes], *, partition: int 
 
 
 class BusContract:
+    replication = 1
+
     @pytest.fixture
     async def open_bus(self, backend: Backend) -> AsyncIterator[Callable[..., Awaitable[MeasuredBus]]]:
         async with AsyncExitStack() as stack:
@@ -53,7 +55,7 @@ class BusContract:
     @pytest.fixture
     async def bus(self, open_bus: Callable[..., Awaitable[MeasuredBus]], task_name: str) -> MeasuredBus:
         bus = await open_bus()
-        await bus.create(topic_specs(task_name, replication=1))
+        await bus.create(topic_specs(task_name, replication=self.replication))
         return bus
 
     @pytest.fixture
@@ -256,12 +258,12 @@ class BusContract:
             bus.reader(commits, {})
 
     async def test_topics_are_described_as_they_were_created(self, bus: Bus, task_name: str) -> None:
-        specs = topic_specs(task_name, replication=1)
+        specs = topic_specs(task_name, replication=self.replication)
         await bus.create(specs)
         found = await bus.describe([spec.name for spec in specs] + ["fl.typo.updates"])
         assert set(found) == {spec.name for spec in specs}
         for spec in specs:
-            assert (found[spec.name].partitions, found[spec.name].replication) == (spec.partitions, 1)
+            assert (found[spec.name].partitions, found[spec.name].replication) == (spec.partitions, spec.replication)
             assert {name: found[spec.name].settings[name] for name in spec.settings} == spec.settings
 
     async def test_a_closed_bus_and_reader_say_so(self, backend: Backend, bus: Bus, commits: str) -> None:

@@ -99,6 +99,24 @@ async def test_a_frozen_broker_leaves_a_send_in_doubt_and_may_write_it_later(
     assert values in ([b"before", b"in doubt"], [b"before", b"after"])
 
 
+async def test_a_crowd_of_sends_to_a_frozen_broker_fails_together_and_not_one_after_the_other(
+    rough: LocalCluster, bus: KafkaBus, commits: str
+) -> None:
+    async with KafkaBus(ConnectionSettings(bootstrap=rough.bootstrap, timeout_s=2)) as hasty:
+        await hasty.send(commits, key=None, value=b"before")
+        rough.freeze()
+        try:
+            began = time.monotonic()
+            sends = (hasty.send(commits, key=None, value=bytes(1024 * 1024)) for _ in range(30))
+            outcomes = await asyncio.gather(*sends, return_exceptions=True)
+            assert time.monotonic() - began < 8
+        finally:
+            rough.thaw()
+        kinds = {type(outcome) for outcome in outcomes}
+        assert kinds == {InDoubtError, BusError}  # those under way, and those that waited for room
+        assert hasty.bytes_under_way == 0
+
+
 async def test_closing_a_bus_with_a_send_under_way_to_a_frozen_broker_ends_in_time(
     rough: LocalCluster, bus: KafkaBus, commits: str
 ) -> None:
