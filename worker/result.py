@@ -47,10 +47,14 @@ class LocalResult:
         if len(self.metrics) > _MAX_METRICS:
             raise ConfigError(f"{len(self.metrics)} metrics are too many: give at most {_MAX_METRICS}")
         for name, value in self.metrics.items():
-            if not isinstance(name, str) or not 0 < len(name) <= _MAX_NAME or not name.isprintable():
-                raise ConfigError(f"metric name {name!r}: give 1 to {_MAX_NAME} printable characters")
-            if not isinstance(value, Real):
-                raise ConfigError(f"metric {name} is {type(value).__name__}: give a number, such as float(loss)")
+            _check_metric(name, value)
+
+
+def _check_metric(name: object, value: object) -> None:
+    if not isinstance(name, str) or not 0 < len(name) <= _MAX_NAME or not name.isprintable():
+        raise ConfigError(f"metric name {name!r}: give 1 to {_MAX_NAME} printable characters")
+    if not isinstance(value, Real):
+        raise ConfigError(f"metric {name} is {type(value).__name__}: give a number, such as float(loss)")
 
 
 def _is_count(value: object) -> bool:

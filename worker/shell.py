@@ -93,6 +93,7 @@ class Session:
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._told = (0, 0)
+        self._stop_told = False
 
     async def run(self) -> None:
         """Serve until `stop`; raises what ends a device: ConfigError, InvariantError."""
@@ -115,7 +116,7 @@ class Session:
         self._parts.stop.set()
         for name in ("follow", "tick", "telemetry"):
             await self._cancel(name)
-        await self._attempt(self._tell(StopRequested()))
+        await self._attempt(self._tell(TimePassed()))
         for name, grace_s in (("train", self._parts.stop_grace_s), ("produce", _PRODUCE_GRACE_S)):
             if name in self._tasks:
                 await asyncio.wait([self._tasks[name]], timeout=grace_s)
@@ -153,14 +154,21 @@ class Session:
 
     async def _tell(self, event: Event) -> None:
         async with self._lock:
-            now = Moment(self._parts.clock(), self._parts.wall())
-            if self._parts.adapter.layout.size > _STEP_IN_THREAD:
-                effects = await self._parts.run(lambda: self._core.step(event, now))
-            else:
-                effects = self._core.step(event, now)
-            for effect in effects:
-                await self._perform(effect)
+            if self._parts.halt.is_set() and not self._stop_told:
+                # Before a training that was just asked to end can be answered with the next one.
+                self._stop_told = True
+                await self._step(StopRequested())
+            await self._step(event)
         self._changed.set()
+
+    async def _step(self, event: Event) -> None:
+        now = Moment(self._parts.clock(), self._parts.wall())
+        if self._parts.adapter.layout.size > _STEP_IN_THREAD:
+            effects = await self._parts.run(lambda: self._core.step(event, now))
+        else:
+            effects = self._core.step(event, now)
+        for effect in effects:
+            await self._perform(effect)
 
     async def _perform(self, effect: Effect) -> None:
         match effect:
