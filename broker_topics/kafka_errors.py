@@ -95,11 +95,11 @@ def _known_cause(cause: BaseException, address: str, *, encrypted: bool, user: s
             )
         case ssl.SSLError() if any(alert in str(cause).upper() for alert in _CLIENT_CERTIFICATE_ALERTS):
             return ConfigError(
-                f"{address}: the broker does not accept this client's certificate ({cause.reason}); "
+                f"{address}: the broker does not accept this client's certificate ({cause}); "
                 "set tls_certificate and tls_key to a pair that its authority signed"
             )
         case ssl.SSLError():
-            return ConfigError(f"{address}: no TLS with this listener ({cause.reason}); is it the TLS port?")
+            return ConfigError(f"{address}: no TLS with this listener ({cause}); is it the TLS port?")
         case theirs.SaslAuthenticationFailed() | theirs.AuthenticationFailedError():
             return ConfigError(f"{address}: wrong user or password for user {user!r}")
         case theirs.UnsupportedSaslMechanismError() | theirs.IllegalSaslStateError():
