@@ -17,7 +17,7 @@ from broker_topics.bus import Bus
 from broker_topics.entry import Official
 from broker_topics.errors import BusError, LostRaceError, RejectCode
 from broker_topics.messages import Head, Reject
-from broker_topics.record import PartRef
+from broker_topics.record import Cause, PartRef
 from broker_topics.topics import Topic, topic_name
 from monitoring.logs import get_logger
 from monitoring.metrics import Metrics, stage
@@ -36,6 +36,7 @@ class Pending:
     admitted: list[tuple[Admission, int]]
     keyframe: Parts | None = None
     rules: bytes = b""
+    note: str = ""
 
 
 @dataclass(slots=True)
@@ -75,7 +76,8 @@ class Committer:
         self.oldest_ms = min([self.oldest_ms, *(appended_ms for _, appended_ms in pending.admitted)])
         pending.rules = state.settings.digest
         many = self.since_keyframe >= state.settings.keyframe_every
-        if many or self._sweeper.keyframe_needed or self.keyframe_overdue:
+        replaced = pending.draft.cause in (Cause.REPAIR, Cause.ROLL_BACK)
+        if replaced or many or self._sweeper.keyframe_needed or self.keyframe_overdue:
             self._still.clear()
             self.since_keyframe, self.oldest_ms, self._sweeper.keyframe_needed = 0, math.inf, False
             pending.keyframe = await asyncio.to_thread(keyframe_parts, state)
@@ -138,7 +140,8 @@ class Committer:
 
     async def _append(self, pending: Pending, parts: tuple[PartRef, ...]) -> Official:
         try:
-            return await self.writer.append(pending.draft, pending.rules, parts, keyframe=pending.keyframe is not None)
+            keyframe = pending.keyframe is not None
+            return await self.writer.append(pending.draft, pending.rules, parts, keyframe=keyframe, note=pending.note)
         except LostRaceError:
             self.metrics.chain_lost_races_total.inc()
             raise

@@ -25,8 +25,8 @@ from broker_topics.record import Body, Cause, Decision, RunKind, Step
 
 __all__ = ["PAUSE", "RESUME", "Admission", "DivergedError", "Draft", "Fold"]
 
-PAUSE, RESUME = "pause", "resume"
-"""Commands that the control topic may carry."""
+PAUSE, RESUME, ROLL_BACK = "pause", "resume", "roll_back"
+"""Commands that the control topic may carry; a roll back names the model version."""
 
 
 class Fold:
@@ -71,16 +71,17 @@ class Fold:
         self._record(partition, offset, decision)
         return admission(verdict, decision, partition=partition, offset=offset, size=len(data))
 
-    def command(self, *, offset: int, data: bytes) -> Decision:
-        """Decide on one record of the control topic: pause and resume are obeyed, anything else is malformed.
+    def command(self, *, offset: int, data: bytes, found: bool = False) -> Decision:
+        """Decide on one record of the control topic: pause, resume, roll back; anything else is malformed.
 
+        Args:    found: whether the version of a roll back can be had; if so, `replace` must follow, else it is `gone`.
         Raises:  InvariantError: if the buffer was not closed by a step before, or `offset` is not the next one.
         """
         if self.consumed:
             raise InvariantError("a command has a record of its own: step before it")
         partition = len(self.state.vector) - 1
         self._expect(partition, offset)
-        decision = self._obey(data)
+        decision = self._obey(data, found)
         self._record(partition, offset, decision)
         return decision
 
@@ -105,10 +106,28 @@ class Fold:
         steps = (Step(self.pending, cause),)
         return self._close(cause, steps, self._advance(None))
 
-    def replay(self, body: Body, inputs: Mapping[tuple[int, int], bytes]) -> None:
+    def replace(self, cause: Cause, source: FoldState | None = None) -> Draft:
+        """Make the model of another state the next version, or the present one again; vector and ledger stay.
+
+        Args:    source: a state of the same task, not modified; None keeps the model as it is.
+        Raises:  InvariantError: if updates wait in the buffer.
+        """
+        if self.pending:
+            raise InvariantError("a model is replaced between steps only")
+        state = self.state
+        if source is not None:
+            for name, vector in source.vectors().items():
+                np.copyto(state.vectors()[name], vector)
+        state.model.version += 1
+        self._hashes = self._hash()
+        state.turn(base_hash=self._hashes[1][:8], max_staleness=state.chosen_staleness(self._rule.buffer_size))
+        return self._close(cause, (Step(0, cause),), None)
+
+    def replay(self, body: Body, inputs: Mapping[tuple[int, int], bytes], *, compare: bool = True) -> None:
         """Apply the recorded decisions of the next record, with its recorded weights, and compare every hash.
 
         Args:    inputs: the frame of every data input that the record lists, by (partition, offset).
+                 compare: False only where an operator accepted that the result differs.
         Raises:  InputsLostError: an input is missing, or is another one than was decided on.
                  DivergedError: the result is not what the record says.
                  InvariantError: if inputs were offered since the last step.
@@ -127,6 +146,8 @@ class Fold:
         if self.pending:
             self._advance(body.max_staleness)
         draft = self._close(body.cause, body.steps, None)
+        if not compare:
+            return
         for name in ("version", "vector", "max_staleness", "state_hash", "hidden_hash", "served_hash"):
             if getattr(draft, name) != getattr(body, name):
                 raise DivergedError(f"replay of version {body.version} ends with another {name} than the chain says")
@@ -141,7 +162,7 @@ class Fold:
         self._expect(partition, offset)
         if partition == len(self.state.vector) - 1:
             if decision.accepted:
-                self._obey(data)
+                self._obey(data, False)
         elif decision.accepted or decision.code in SETTLING:
             try:
                 update = Update.from_bytes(data)
@@ -182,8 +203,10 @@ class Fold:
             habit=habit,
         )
 
-    def _obey(self, data: bytes) -> Decision:
+    def _obey(self, data: bytes, found: bool) -> Decision:
         crc = frame_crc(data)
+        if roll_back_target(data) is not None:
+            return Decision(crc) if found else Decision(crc, 0.0, RejectCode.GONE)
         try:
             command = Control.from_bytes(data).command
         except WireError as error:
@@ -247,3 +270,13 @@ class Fold:
     def _pass_over(self, partition: int, first: int, count: int, kind: RunKind) -> None:
         self._consumed.add(partition, first, count, kind)
         self.state.vector[partition] += count
+
+
+def roll_back_target(data: bytes) -> int | None:
+    """The version that a command wants back; None for any other command."""
+    try:
+        control = Control.from_bytes(data)
+    except WireError:
+        return None
+    wanted = control.command == ROLL_BACK and type(control.argument) is int and control.argument >= 0
+    return int(control.argument) if wanted and control.argument is not None else None

@@ -14,7 +14,7 @@ from aggregator.state import FoldState
 from broker_topics.entry import Official
 from broker_topics.errors import RejectCode
 from broker_topics.parts import DELTA
-from broker_topics.record import RunKind
+from broker_topics.record import Record, RunKind
 from monitoring.fleet import export, fairness
 from monitoring.metrics import Metrics, Window
 from monitoring.topk import SpaceSaving
@@ -59,6 +59,11 @@ class Observer:
             else:
                 self._applied(admission, now_s)
         self._record(official, now_s)
+
+    def restored(self, record: Record) -> None:
+        """Show where the chain stood when this process took it up."""
+        self.metrics.model_version.set(record.body.version)
+        self.metrics.chain_length.set(record.height)
 
     def _applied(self, admission: Admission, now_s: float) -> None:
         metrics = self.metrics

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from aggregator.core import Fold
 from aggregator.inputs import end_vector, start_vector
 from aggregator.keyframe import load_keyframe
-from aggregator.restart import Progress, replay_records
+from aggregator.restart import Progress, Replayer
 from aggregator.state import FoldState
 from broker_topics.bus import Bus
 from broker_topics.entry import CommitsReader, check_task
 from broker_topics.errors import ConfigError, InputsLostError
 from broker_topics.models_log import ModelsReader, PartMissingError
-from broker_topics.record import Record, RunKind
+from broker_topics.record import Cause, Record, RunKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +33,8 @@ class Replayed:
 async def replay(bus: Bus, task: str, *, to_version: int | None = None, progress: Progress | None = None) -> Replayed:
     """Start at the oldest keyframe that can still be replayed from, apply every input since, compare every version.
 
+    What lies before a repair cannot be derived again: an operator accepted that inputs are gone.
+
     Raises:  ConfigError: unknown task or version.  InputsLostError: nothing can be replayed any more, or a frame is not
              the one that was decided on.  InvariantError: another model results than the chain names.
     """
@@ -49,15 +51,20 @@ async def replay(bus: Bus, task: str, *, to_version: int | None = None, progress
     starts, ends = await start_vector(bus, task), await end_vector(bus, task)
     index, state = await _oldest_keyframe(bus, task, records, starts)
     first_version = state.model.version
-    fold, rest = await asyncio.to_thread(Fold, task=task, state=state), records[index + 1 :]
-    await replay_records(bus, fold, rest, starts=starts, ends=ends, progress=progress)
+    rest = records[index + 1 :]
+    models = ModelsReader(bus, task)
+    try:
+        replayer = Replayer(bus, models, await asyncio.to_thread(Fold, task=task, state=state), starts, ends)
+        await replayer.run(rest, progress)
+    finally:
+        await models.close()
     return Replayed(
         from_version=first_version,
-        to_version=fold.state.model.version,
+        to_version=replayer.fold.state.model.version,
         records=len(rest),
         inputs=sum(run.count for record in rest for run in record.body.runs if run.kind is RunKind.DATA),
         accepted=sum(decision.accepted for record in rest for decision in record.body.decisions),
-        served_hash=fold.state.model.served_hash(),
+        served_hash=replayer.fold.state.model.served_hash(),
         chain_head=records[-1].hash,
     )
 
@@ -66,8 +73,9 @@ async def _oldest_keyframe(
     bus: Bus, task: str, records: Sequence[Record], starts: Sequence[int]
 ) -> tuple[int, FoldState]:
     models = ModelsReader(bus, task)
+    repaired = max((index for index, record in enumerate(records) if record.body.cause is Cause.REPAIR), default=0)
     try:
-        for index, record in enumerate(records):
+        for index, record in enumerate(records[repaired:], repaired):
             eaten = any(start > offset for start, offset in zip(starts, record.body.vector, strict=True))
             if record.body.keyframe and not eaten:
                 with suppress(PartMissingError):

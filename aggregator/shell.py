@@ -4,30 +4,27 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from aggregator.committer import Committer, Pending
-from aggregator.core import Admission, Fold
+from aggregator.committer import Committer
 from aggregator.intake import Intake
+from aggregator.keyframe import load_keyframe
 from aggregator.observer import Observer
+from aggregator.recovery import Accept
 from aggregator.restart import restore
+from aggregator.serving import Serving
+from aggregator.state import FoldState
 from aggregator.telemetry import TelemetryExporter
 from aggregator.writer import ChainWriter
-from broker_topics.bus import Bus, BusRecord
-from broker_topics.record import Cause, RunKind
+from broker_topics.bus import Bus
+from broker_topics.entry import CommitsReader
+from broker_topics.models_log import ModelsReader, PartMissingError
 from broker_topics.topics import Topic, topic_name
 from monitoring.health import Readiness
 from monitoring.logs import get_logger
-from monitoring.metrics import Metrics, stage
-
-_MAX_INPUTS = 4_000
-"""Inputs to a record at most, so that a storm of refusals never outgrows a record's body."""
-
-_SLICE = 32
-"""Updates that the fold takes in one go before it looks up: bounds how long a stop or a deadline waits."""
-
-_IDLE_S = 30.0
+from monitoring.metrics import Metrics
 
 log = get_logger("aggregator")
 
@@ -44,6 +41,7 @@ class Aggregator:
     straggler_places: int = 1_000
     now_s: Callable[[], float] = time.time
     identity: bytes | None = None
+    accept: Accept = field(default_factory=Accept)
     observer: Observer | None = None
 
     def stragglers(self, k: int) -> list[dict[str, object]]:
@@ -56,11 +54,12 @@ class Aggregator:
         Raises:  ConfigError, InputsLostError, LostRaceError, InvariantError: each ends the process with its own code.
         """
         log.info("restore_started", task=self.task)
-        restored = await restore(self.bus, self.task)
+        restored = await restore(self.bus, self.task, accept=self.accept)
         self.metrics.replay_versions_total.inc(restored.replayed)
         log.info("restored", task=self.task, version=restored.fold.state.model.version, replayed=restored.replayed)
         writer = ChainWriter(self.bus, self.task, restored.commits, identity=self.identity)
         self.observer = observer = Observer(self.metrics, restored.fold.state, self.straggler_places, self.now_s)
+        observer.restored(writer.last)
         retention_ms = await self._retention_ms()
         committer = Committer(
             self.bus,
@@ -76,7 +75,7 @@ class Aggregator:
         )
         intake = Intake(self.bus, self.task, tuple(restored.fold.state.vector), self.metrics)
         telemetry = TelemetryExporter(self.bus, self.task, self.metrics)
-        serving = _Serving(restored.fold, intake, committer, self.metrics)
+        serving = Serving(restored.fold, intake, committer, self.metrics, older=self._older, repair=restored.repair)
         self.metrics.leader.set(1)
         self.readiness.ready()
         try:
@@ -93,100 +92,25 @@ class Aggregator:
             self.metrics.leader.set(0)
             await restored.commits.close()
 
+    async def _older(self, version: int) -> FoldState | None:
+        """The state of an older version, if it was a keyframe whose parts are still there."""
+        commits, models = CommitsReader(self.bus, self.task), ModelsReader(self.bus, self.task)
+        try:
+            for official in await commits.to_the_end():
+                record = official.record
+                if record.body.keyframe and record.body.version == version:
+                    with suppress(PartMissingError):
+                        return await load_keyframe(models, record)
+            return None
+        finally:
+            await commits.close()
+            await models.close()
+
     async def _retention_ms(self) -> float:
         """How long the log keeps updates; for ever where it is not limited."""
         topic = topic_name(self.task, Topic.UPDATES)
         text = (await self.bus.describe([topic]))[topic].settings.get("retention.ms", "-1")
         return math.inf if int(text) < 0 else float(text)
-
-
-@dataclass(slots=True)
-class _Serving:
-    """Feeds the fold from the queues and closes buffers when they are full or due."""
-
-    fold: Fold
-    intake: Intake
-    committer: Committer
-    metrics: Metrics
-    admitted: list[tuple[Admission, int]] = field(default_factory=list)
-    due: float | None = None
-
-    async def run(self) -> None:
-        while True:
-            if not self.intake.control.empty():
-                await self._commands(self.intake.control.get_nowait())
-            elif not self.intake.updates.empty() and not self.fold.state.paused:
-                await self._updates(self.intake.updates.get_nowait())
-            else:
-                await self._idle()
-            if self.due is not None and asyncio.get_running_loop().time() >= self.due:
-                await self._close(Cause.DEADLINE)
-
-    async def _idle(self) -> None:
-        """Wait for a batch, until the buffer is due, or a while."""
-        self.intake.arrived.clear()
-        waiting = not self.intake.control.empty() or (not self.intake.updates.empty() and not self.fold.state.paused)
-        if waiting:
-            return
-        until = asyncio.get_running_loop().time() + _IDLE_S
-        try:
-            async with asyncio.timeout_at(until if self.due is None else min(until, self.due)):
-                await self.intake.arrived.wait()
-        except TimeoutError:
-            if self.committer.keyframe_overdue and not self.fold.consumed:
-                await self._close(Cause.DEADLINE)
-
-    async def _updates(self, batch: list[BusRecord]) -> None:
-        taken = 0
-        while taken < len(batch):
-            limit = self.fold.limit(self.committer.lag)
-            taken = await asyncio.to_thread(self._offer, batch, taken, limit)
-            if self.due is None and self.fold.consumed:
-                self.due = asyncio.get_running_loop().time() + self.fold.state.settings.flush_deadline_s
-            self.metrics.buffer_updates.set(self.fold.pending)
-            if self.fold.pending >= limit or self.fold.consumed >= _MAX_INPUTS:
-                await self._close(Cause.FULL)
-
-    def _offer(self, batch: list[BusRecord], start: int, limit: int) -> int:
-        """Offer records until the buffer is full; the index of the first one not taken."""
-        stop = min(len(batch), start + _SLICE)
-        for index in range(start, stop):
-            if self.fold.pending >= limit or self.fold.consumed >= _MAX_INPUTS:
-                return index
-            self._one(batch[index])
-        return stop
-
-    def _one(self, record: BusRecord) -> None:
-        partition, expected = record.partition, self.fold.state.vector[record.partition]
-        if record.offset > expected:
-            gap = record.offset - expected
-            self.fold.void(partition=partition, first=expected, count=gap, kind=RunKind.CONTROL)
-        if not record.readable:
-            self.fold.void(partition=partition, first=record.offset, count=1, kind=RunKind.UNREADABLE)
-            return
-        with stage(self.metrics, "decode"):
-            admission = self.fold.offer(
-                partition=partition, offset=record.offset, key=record.key, data=record.value or b""
-            )
-        self.metrics.updates_received_total.inc()
-        self.admitted.append((admission, record.timestamp_ms))
-
-    async def _commands(self, batch: list[BusRecord]) -> None:
-        """A command first flushes the buffer, then has a record of its own."""
-        for record in batch:
-            if self.fold.consumed:
-                await self._close(Cause.CONTROL)
-            self.fold.command(offset=record.offset, data=record.value or b"")
-            await self._close(Cause.CONTROL)
-
-    async def _close(self, cause: Cause) -> None:
-        """Make the server step and hand it to the committer; waits while two records are under way."""
-        await self.committer.room()
-        with stage(self.metrics, "aggregate"):
-            draft = await asyncio.to_thread(self.fold.step, cause)
-        admitted, self.admitted, self.due = self.admitted, [], None
-        self.metrics.buffer_updates.set(0)
-        await self.committer.put(Pending(draft=draft, admitted=admitted), self.fold.state)
 
 
 async def _until(stop: asyncio.Event, duties: Sequence[Coroutine[Any, Any, None]]) -> None:

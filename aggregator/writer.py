@@ -68,7 +68,9 @@ class ChainWriter:
                 await _back_off(attempt)
         raise AssertionError("counting never ends")
 
-    async def append(self, draft: Draft, rules: bytes, parts: tuple[PartRef, ...], *, keyframe: bool) -> Official:
+    async def append(
+        self, draft: Draft, rules: bytes, parts: tuple[PartRef, ...], *, keyframe: bool, note: str = ""
+    ) -> Official:
         """Append a record and read it back.
 
         Returns: the record, official.
@@ -76,7 +78,7 @@ class ChainWriter:
         """
         last = self._commits.chain.last
         parent = last.hash if last else GENESIS_PARENT
-        body = _body(draft, rules, parts, keyframe)
+        body = _body(draft, rules, parts, keyframe=keyframe, note=note)
         record = build(height=self.next_height, parent=parent, writer=self.identity, body=body)
         for attempt in itertools.count():
             try:
@@ -121,7 +123,7 @@ class ChainWriter:
             )
 
 
-def _body(draft: Draft, rules: bytes, parts: tuple[PartRef, ...], keyframe: bool) -> Body:
+def _body(draft: Draft, rules: bytes, parts: tuple[PartRef, ...], *, keyframe: bool, note: str) -> Body:
     return Body(
         version=draft.version,
         steps=draft.steps,
@@ -136,6 +138,7 @@ def _body(draft: Draft, rules: bytes, parts: tuple[PartRef, ...], keyframe: bool
         served_hash=draft.served_hash,
         parts=parts,
         keyframe=keyframe,
+        note=note,
     )
 
 

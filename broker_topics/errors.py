@@ -50,6 +50,7 @@ class RejectCode(StrEnum):
     SIGNATURE = "signature"
     REVOKED = "revoked"
     UNREADABLE = "unreadable"
+    GONE = "gone"
 
 
 class HeadwaterError(Exception):

@@ -19,6 +19,7 @@ COMMANDS = {
     "aggregator": "Fold the updates of a task into its model.",
     "worker": "Run devices from a Python module.",
     "evaluator": "Score the served model on held-out data.",
+    "control": "Pause a task, resume it, or roll its model back.",
     "replay": "Derive a model again from the log and compare hashes.",
     "export": "Write the served model to a file.",
 }

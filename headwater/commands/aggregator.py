@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from aggregator.recovery import Accept
 from aggregator.shell import Aggregator
 from broker_topics.bus import Bus
 from headwater.options import Bootstrap, Task
@@ -18,6 +19,13 @@ def command(
         int | None, typer.Option(help="Port of /metrics and the probes; 0 takes a free one.")
     ] = None,
     listen_host: Annotated[str | None, typer.Option(help="Address that the port is opened on.")] = None,
+    accept_loss: Annotated[
+        bool, typer.Option("--accept-loss", help="Once: go on without inputs that the log lost before they were read.")
+    ] = False,
+    accept_divergence: Annotated[
+        bool,
+        typer.Option("--accept-divergence", help="Once: go on although the model cannot be derived again exactly."),
+    ] = False,
 ) -> None:
     """Fold the devices' updates into the model and write the chain, until Ctrl-C or SIGTERM.
 
@@ -25,8 +33,12 @@ def command(
     """
     settings = prepared(bootstrap, aggregator={"listen_port": listen_port, "listen_host": listen_host})
 
+    accept = Accept(loss=accept_loss, divergence=accept_divergence)
+
     async def work(bus: Bus, stop: asyncio.Event) -> None:
-        aggregator = Aggregator(bus=bus, task=task, stop=stop, straggler_places=settings.aggregator.straggler_places)
+        aggregator = Aggregator(
+            bus=bus, task=task, stop=stop, accept=accept, straggler_places=settings.aggregator.straggler_places
+        )
         async with observed(
             aggregator.metrics, aggregator.readiness, settings=settings.aggregator, stragglers=aggregator.stragglers
         ):

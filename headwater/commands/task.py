@@ -1,12 +1,14 @@
 """`headwater task`: make a task, and show what one consists of."""
 
 from dataclasses import asdict
+from datetime import datetime
 from typing import Annotated
 
 import typer
 
 from aggregator.genesis import create_task
 from broker_topics.bus import Bus
+from broker_topics.entry import CommitsReader, check_task
 from broker_topics.errors import ConfigError
 from broker_topics.follow import Follower
 from broker_topics.task import TaskSettings
@@ -63,6 +65,25 @@ def show(task: Task, bootstrap: Bootstrap = None) -> None:
                 typer.echo(f"{name} = {value}")
         finally:
             await follower.close()
+
+    with_bus(connection(bootstrap), work)
+
+
+@app.command()
+def keyframes(task: Task, bootstrap: Bootstrap = None) -> None:
+    """List the versions that are kept whole: what a roll back can name and a replay can start from."""
+
+    async def work(bus: Bus) -> None:
+        commits = CommitsReader(bus, task)
+        try:
+            await check_task(bus, task)
+            for official in await commits.to_the_end():
+                body = official.record.body
+                if body.keyframe:
+                    when = datetime.fromtimestamp(official.timestamp_ms / 1000).isoformat(" ", "seconds")
+                    typer.echo(f"version {body.version}  height {official.record.height}  {when}  {body.note}".rstrip())
+        finally:
+            await commits.close()
 
     with_bus(connection(bootstrap), work)
 

@@ -1,0 +1,150 @@
+"""Feeds the fold from the queues, closes buffers when they are full or due, and obeys commands."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from aggregator.committer import Committer, Pending
+from aggregator.core import Fold, roll_back_target
+from aggregator.intake import Intake
+from aggregator.outcome import Admission
+from aggregator.state import FoldState
+from broker_topics.bus import BusRecord
+from broker_topics.record import Cause, RunKind
+from monitoring.logs import get_logger
+from monitoring.metrics import Metrics, stage
+
+_MAX_INPUTS = 4_000
+"""Inputs to a record at most, so that a storm of refusals never outgrows a record's body."""
+
+_MAX_BYTES = 64 * 1024 * 1024
+"""Bytes of the inputs to a record at most: what a restart must hold to replay it."""
+
+_SLICE = 32
+"""Updates that the fold takes in one go before it looks up: bounds how long a stop or a deadline waits."""
+
+_IDLE_S = 30.0
+
+log = get_logger("aggregator")
+
+
+@dataclass(slots=True)
+class Serving:
+    """One task that feeds the fold.
+
+    older: finds the state of an older version for a roll back, None if its parts are gone. repair: what the first
+    record must say that the operator accepted to be without.
+    """
+
+    fold: Fold
+    intake: Intake
+    committer: Committer
+    metrics: Metrics
+    older: Callable[[int], Awaitable[FoldState | None]]
+    repair: str = ""
+    admitted: list[tuple[Admission, int]] = field(default_factory=list)
+    due: float | None = None
+    _bytes: int = 0
+
+    async def run(self) -> None:
+        """Serve for ever; a repair comes before everything else."""
+        if self.repair:
+            await self._replace(Cause.REPAIR, None, self.repair)
+        while True:
+            if not self.intake.control.empty():
+                await self._commands(self.intake.control.get_nowait())
+            elif not self.intake.updates.empty() and not self.fold.state.paused:
+                await self._updates(self.intake.updates.get_nowait())
+            else:
+                await self._idle()
+            if self.due is not None and asyncio.get_running_loop().time() >= self.due:
+                await self._close(Cause.DEADLINE)
+
+    async def _idle(self) -> None:
+        """Wait for a batch, until the buffer is due, or a while."""
+        self.intake.arrived.clear()
+        waiting = not self.intake.control.empty() or (not self.intake.updates.empty() and not self.fold.state.paused)
+        if waiting:
+            return
+        until = asyncio.get_running_loop().time() + _IDLE_S
+        try:
+            async with asyncio.timeout_at(until if self.due is None else min(until, self.due)):
+                await self.intake.arrived.wait()
+        except TimeoutError:
+            if self.committer.keyframe_overdue and not self.fold.consumed:
+                await self._close(Cause.DEADLINE)
+
+    async def _updates(self, batch: list[BusRecord]) -> None:
+        taken = 0
+        while taken < len(batch):
+            limit = self.fold.limit(self.committer.lag)
+            taken = await asyncio.to_thread(self._offer, batch, taken, limit)
+            if self.due is None and self.fold.consumed:
+                self.due = asyncio.get_running_loop().time() + self.fold.state.settings.flush_deadline_s
+            self.metrics.buffer_updates.set(self.fold.pending)
+            if self._full(limit):
+                await self._close(Cause.FULL)
+
+    def _offer(self, batch: list[BusRecord], start: int, limit: int) -> int:
+        """Offer records until the buffer is full; the index of the first one not taken."""
+        stop = min(len(batch), start + _SLICE)
+        for index in range(start, stop):
+            if self._full(limit):
+                return index
+            self._one(batch[index])
+        return stop
+
+    def _full(self, limit: int) -> bool:
+        return self.fold.pending >= limit or self.fold.consumed >= _MAX_INPUTS or self._bytes >= _MAX_BYTES
+
+    def _pass_gap(self, partition: int, offset: int) -> None:
+        """Offsets without a record in front of one: a device's transaction."""
+        expected = self.fold.state.vector[partition]
+        if offset > expected:
+            self.fold.void(partition=partition, first=expected, count=offset - expected, kind=RunKind.CONTROL)
+
+    def _one(self, record: BusRecord) -> None:
+        partition = record.partition
+        self._pass_gap(partition, record.offset)
+        self._bytes += len(record.value or b"")
+        if not record.readable:
+            self.fold.void(partition=partition, first=record.offset, count=1, kind=RunKind.UNREADABLE)
+            return
+        with stage(self.metrics, "decode"):
+            admission = self.fold.offer(
+                partition=partition, offset=record.offset, key=record.key, data=record.value or b""
+            )
+        self.metrics.updates_received_total.inc()
+        self.admitted.append((admission, record.timestamp_ms))
+
+    async def _commands(self, batch: list[BusRecord]) -> None:
+        """A command first flushes the buffer, then has a record of its own."""
+        for record in batch:
+            self._pass_gap(len(self.fold.state.vector) - 1, record.offset)
+            if self.fold.consumed:
+                await self._close(Cause.CONTROL)
+            data = record.value or b""
+            version = roll_back_target(data)
+            source = await self.older(version) if version is not None else None
+            decision = self.fold.command(offset=record.offset, data=data, found=source is not None)
+            log.info("command_decided", outcome=decision.outcome)
+            if source is not None:
+                await self._replace(Cause.ROLL_BACK, source, f"back to version {version}")
+            else:
+                await self._close(Cause.CONTROL)
+
+    async def _replace(self, cause: Cause, source: FoldState | None, note: str) -> None:
+        """Make another model the next version, in a keyframe record that says why."""
+        await self.committer.room()
+        draft = await asyncio.to_thread(self.fold.replace, cause, source)
+        self.due = None
+        await self.committer.put(Pending(draft=draft, admitted=[], note=note), self.fold.state)
+
+    async def _close(self, cause: Cause) -> None:
+        """Make the server step and hand it to the committer; waits while two records are under way."""
+        await self.committer.room()
+        with stage(self.metrics, "aggregate"):
+            draft = await asyncio.to_thread(self.fold.step, cause)
+        admitted, self.admitted, self.due, self._bytes = self.admitted, [], None, 0
+        self.metrics.buffer_updates.set(0)
+        await self.committer.put(Pending(draft=draft, admitted=admitted), self.fold.state)

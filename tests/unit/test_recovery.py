@@ -1,0 +1,161 @@
+"""What happens when the log lost what it had acknowledged, and what an operator may accept then."""
+
+import asyncio
+
+import pytest
+
+from aggregator.core import PAUSE, RESUME, ROLL_BACK
+from aggregator.recovery import Accept
+from aggregator.replay import replay
+from aggregator.shell import Aggregator
+from broker_topics.errors import InputsLostError, RejectCode
+from broker_topics.follow import Follower
+from broker_topics.memory import MemoryBus
+from broker_topics.memory_log import MemoryLog
+from broker_topics.messages import Control
+from broker_topics.record import Cause, RunKind
+from broker_topics.topics import Topic, topic_name
+from headwater.commands.control import send_until_decided
+from tests.fleet import Device, chain_of, ended, make_task, metric, running, until
+
+TASK = "watch"
+
+
+@pytest.fixture
+async def bus():
+    async with MemoryBus(MemoryLog()) as bus:
+        yield bus
+
+
+async def three_versions(bus):
+    """Three updates of one device, a version each; where each lies."""
+    await make_task(bus, TASK, buffer_size=1)
+    device = await Device(bus, TASK, "a").enter()
+    places = []
+    async with running(bus, TASK):
+        for version in (1, 2, 3):
+            places.append(await device.send(device.update(float(version)).to_bytes()))
+            await device.until_version(version)
+    return device, places
+
+
+def partition(bus, place):
+    return bus.log.partition(topic_name(TASK, Topic.UPDATES), place.partition)
+
+
+async def serve_until(bus, height, **accept):
+    aggregator = Aggregator(bus=bus, task=TASK, accept=Accept(**accept))
+    service = asyncio.create_task(aggregator.run())
+    await until(lambda: service.done() or (metric(aggregator, "headwater_chain_length") or 0) >= height)
+    if service.done():
+        await service
+    await ended([service])
+
+
+async def follows(bus):
+    follower = Follower(bus, TASK)
+    await follower.enter()
+    return follower
+
+
+async def test_a_log_cut_below_the_vector_stops_the_start_and_names_the_flag(bus):
+    _, places = await three_versions(bus)
+    partition(bus, places[-1]).cut(places[-1].offset)
+    with pytest.raises(InputsLostError, match="accept-divergence"):
+        await serve_until(bus, 4)
+
+
+async def test_accepted_divergence_goes_on_without_the_input_and_names_it_in_the_chain(bus):
+    device, places = await three_versions(bus)
+    partition(bus, places[-1]).cut(places[-1].offset)
+    await serve_until(bus, 4, loss=True, divergence=True)
+    repair = (await chain_of(bus, TASK))[-1]
+    assert (repair.body.cause, repair.body.version, repair.body.keyframe) == (Cause.REPAIR, 4, True)
+    assert f"input {places[-1].offset}" in repair.body.note
+    assert partition(bus, places[-1]).end == places[-1].offset + 1
+    async with running(bus, TASK):
+        late = await Device(bus, TASK, "b").enter()
+        await late.send(late.update(0.5).to_bytes())
+        await late.until_version(5)
+        await device.until_version(5)
+    assert device.follower.model.hidden_hash() == late.follower.model.hidden_hash()
+    assert (await replay(bus, TASK)).to_version == 5
+
+
+async def test_a_cut_of_inputs_that_a_keyframe_covers_needs_only_accept_loss(bus):
+    await make_task(bus, TASK, buffer_size=1, keyframe_every=1)
+    device = await Device(bus, TASK, "a").enter()
+    async with running(bus, TASK):
+        place = await device.send(device.update(1.0).to_bytes())
+        await device.until_version(1)
+    partition(bus, place).cut(place.offset)
+    with pytest.raises(InputsLostError, match="accept-loss"):
+        await serve_until(bus, 2)
+    await serve_until(bus, 2, loss=True)
+    await serve_until(bus, 2)
+    assert [record.body.cause for record in await chain_of(bus, TASK)] == [Cause.GENESIS, Cause.FULL, Cause.REPAIR]
+
+
+async def test_another_record_at_an_acknowledged_offset_is_never_taken_silently(bus):
+    await make_task(bus, TASK, buffer_size=1, keyframe_every=1)
+    device = await Device(bus, TASK, "a").enter()
+    async with running(bus, TASK):
+        place = await device.send(device.update(1.0).to_bytes())
+        await device.until_version(1)
+    partition(bus, place).cut(place.offset)
+    await device.send(device.update(2.0).to_bytes())
+    with pytest.raises(InputsLostError, match="another record"):
+        await serve_until(bus, 2)
+
+
+async def test_unread_inputs_that_retention_took_are_a_void_run_once_accepted(bus):
+    device, places = await three_versions(bus)
+    for _ in range(2):
+        last = await device.send(device.update(1.0).to_bytes())
+    partition(bus, last).delete_before(last.offset + 1)
+    with pytest.raises(InputsLostError, match="accept-divergence"):
+        await serve_until(bus, 4)
+    await serve_until(bus, 4, loss=True, divergence=True)
+    runs = (await chain_of(bus, TASK))[-1].body.runs
+    assert [(run.kind, run.first, run.count) for run in runs] == [(RunKind.LOST, places[-1].offset + 1, 2)]
+
+
+async def test_a_paused_task_keeps_updates_waiting_also_over_a_restart(bus):
+    await make_task(bus, TASK, buffer_size=1)
+    device = await Device(bus, TASK, "a").enter()
+    async with running(bus, TASK):
+        assert (await send_until_decided(bus, TASK, Control(command=PAUSE))).accepted
+        await device.send(device.update(1.0).to_bytes())
+    async with running(bus, TASK) as aggregator:
+        await until(lambda: metric(aggregator, "headwater_consumer_lag_records", partition="4") is not None)
+        assert metric(aggregator, "headwater_model_version") == 0
+        assert (await send_until_decided(bus, TASK, Control(command=RESUME))).accepted
+        await device.until_version(1)
+    assert (await replay(bus, TASK)).to_version == 1
+
+
+async def test_a_roll_back_makes_an_older_model_the_next_version_for_everybody(bus):
+    await make_task(bus, TASK, buffer_size=1, keyframe_every=2)
+    device = await Device(bus, TASK, "a").enter()
+    seen = {}
+    async with running(bus, TASK):
+        for version in (1, 2, 3):
+            await device.send(device.update(float(version)).to_bytes())
+            await device.until_version(version)
+            seen[version] = device.follower.model.hidden_hash()
+        assert (await send_until_decided(bus, TASK, Control(command=ROLL_BACK, argument=2))).accepted
+        await device.until_version(4)
+        assert device.follower.model.hidden_hash() == seen[2]
+        await device.send(device.update(1.0).to_bytes())
+        await device.until_version(5)
+    records = await chain_of(bus, TASK)
+    assert [record.body.cause for record in records][-2:] == [Cause.ROLL_BACK, Cause.FULL]
+    assert (await replay(bus, TASK)).to_version == 5
+    assert (await follows(bus)).model.hidden_hash() == device.follower.model.hidden_hash()
+
+
+async def test_a_roll_back_to_a_version_that_is_not_kept_is_refused_as_gone(bus):
+    await three_versions(bus)
+    async with running(bus, TASK):
+        decision = await send_until_decided(bus, TASK, Control(command=ROLL_BACK, argument=1))
+    assert decision.code is RejectCode.GONE
