@@ -169,13 +169,13 @@ def _within_and_beyond(type_: str, range_: str) -> tuple[list[Any], list[Any]]:
     if type_ == "text":
         return ["ä" * high, "w" * low], ["w" * (high + 1), *(["w" * (low - 1)] if low else []), 7, "a\nb"]
     if type_ == "integers":  # the lengths must also fill the frame, so that only the given ones pass
-        return [[16]], [[high + 1], [low - 1], [True], [0] * 9, 16]
+        return [[16]], [[low - 1], [True], ["16"], [0] * 9, 16]
     beyond: list[Any] = [low - 1, "1", None, True]
     if high < 2**64 - 1:
         beyond.append(high + 1)
-    if type_ == "integer":
-        beyond.append(float(low + 1))
-    return [low, high], beyond
+    if type_ == "float":
+        return [float(low), float(high)], [*map(float, (low - 1, high + 1)), float("nan"), low, "1", True]
+    return [low, high], [*beyond, float(low + 1)]
 
 
 def _reread(kind: str, place: int, value: Any) -> None:

@@ -14,7 +14,7 @@ from broker_topics.hidden import HiddenModel
 from broker_topics.layout import Vector
 from broker_topics.messages import Delta
 
-WIDE, ZSTD_POSITIONS, ZSTD_SYMBOLS, NIBBLES, BITS, SEGMENTS = 1, 2, 4, 8, 16, 32
+WIDE, ZSTD_POSITIONS, ZSTD_SYMBOLS, PACKED_SYMBOLS, SEGMENTS = 1, 2, 4, 8, 16
 
 
 def read_delta(data: bytes) -> tuple[list[Any], list[bytes]]:
@@ -49,7 +49,7 @@ def read_values(header: list[Any], sections: list[bytes]) -> Vector:
     symbols = _unzip(sections[1], raw_lengths[1]) if flags & ZSTD_SYMBOLS else sections[1]
     threshold, *means = struct.unpack(f"<f{(len(sections[2]) - 4) // 2}e", sections[2])
     vector = np.zeros(size, np.float32)
-    for place, symbol in zip(_places(positions, flags), _symbols(symbols, flags)[:k], strict=True):
+    for place, symbol in zip(_places(positions, flags), _symbols(symbols, flags, len(means))[:k], strict=True):
         magnitude = np.float32(means[symbol // 2] * threshold * 2.0 ** (symbol // 2))
         vector[place] = -magnitude if symbol % 2 else magnitude
     if flags & SEGMENTS:
@@ -84,12 +84,11 @@ def _places(raw: bytes, flags: int) -> list[int]:
     return places
 
 
-def _symbols(raw: bytes, flags: int) -> list[int]:
-    if flags & NIBBLES:
-        return [half for byte in raw for half in (byte & 15, byte >> 4)]
-    if flags & BITS:
-        return [byte >> bit & 1 for byte in raw for bit in range(8)]
-    return list(raw)
+def _symbols(raw: bytes, flags: int, levels: int) -> list[int]:
+    if not flags & PACKED_SYMBOLS:
+        return list(raw)
+    width = 1 if levels == 1 else 2 if levels == 2 else 4 if levels <= 8 else 8
+    return [byte >> shift & (1 << width) - 1 for byte in raw for shift in range(0, 8, width)]
 
 
 def delta_of(encoded: Encoded) -> bytes:
@@ -121,8 +120,9 @@ CASES: dict[str, tuple[Encoded, int]] = {
     "plain bytes": (encode(heavy(20_000), CodecId.SPARSE, density=0.2), 0),
     "zstd": (encode(EVERY_FIFTH, CodecId.SPARSE, density=0.2), ZSTD_POSITIONS | ZSTD_SYMBOLS),
     "16-bit gaps": (encode(normal(200_000), CodecId.SPARSE, density=0.001), WIDE),
-    "nibbles": (encode(at(2000, {0: 0.5, 2: -0.5, 300: 1.0}), CodecId.SPARSE), NIBBLES),
-    "bits": (encode(at(2000, {300: 1.0, 1000: -1.0, 1999: 1.0}), CodecId.SPARSE), BITS),
+    "4 bits": (encode(at(2000, {0: 0.5, 2: -0.5, 300: 100.0, 301: 7.0}), CodecId.SPARSE), PACKED_SYMBOLS),
+    "2 bits": (encode(at(2000, {0: 0.5, 2: -0.5, 300: 1.0}), CodecId.SPARSE), PACKED_SYMBOLS),
+    "1 bit": (encode(at(2000, {300: 1.0, 1000: -1.0, 1999: 1.0}), CodecId.SPARSE), PACKED_SYMBOLS),
     "segments": (encode(normal(20_000), CodecId.SPARSE, dense=[slice(0, 10), slice(50, 70)]), SEGMENTS),
     "nothing at all": (encode(np.zeros(2000, np.float32), CodecId.SPARSE), 0),
 }
