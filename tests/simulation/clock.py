@@ -7,6 +7,9 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+_MOST_TURNS = 100_000
+"""Turns of the loop without time passing that no honest work needs."""
+
 
 class _NoWaiting(selectors.BaseSelector):
     """Never waits and never has anything ready; tells the loop how long it would have slept."""
@@ -36,6 +39,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         self.now_s = 0.0
+        self._turns = 0
         super().__init__(_NoWaiting(self._jump))
 
     def time(self) -> float:
@@ -52,6 +56,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def _jump(self, timeout: float | None) -> None:
         if timeout is None:
             raise RuntimeError("everybody waits for ever: a deadlock")
+        self._turns = 0 if timeout else self._turns + 1
+        if self._turns > _MOST_TURNS:
+            raise RuntimeError("somebody works for ever while no time passes: a busy loop")
         self.now_s += timeout
 
 
@@ -61,5 +68,11 @@ def run_virtually(main: Coroutine[Any, Any, T]) -> T:
     try:
         return loop.run_until_complete(main)
     finally:
+        for _ in range(3):  # what is cancelled may begin something to wind down
+            left = asyncio.all_tasks(loop)
+            for task in left:
+                task.cancel()
+            if left:
+                loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()

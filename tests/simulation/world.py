@@ -1,0 +1,275 @@
+"""One seeded run: a task, its devices and aggregators, a time of trouble, a time of calm, and then the account."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from random import Random
+
+import numpy as np
+
+from aggregator.genesis import create_task
+from aggregator.ledger import REMEMBERED
+from broker_topics.entry import CommitsReader
+from broker_topics.layout import Layout, Tensor
+from broker_topics.memory import MemoryBus
+from broker_topics.memory_log import MemoryLog
+from broker_topics.messages import Control
+from broker_topics.record import RunKind
+from broker_topics.task import TaskSettings
+from tests.simulation.chaos import Chaos
+from tests.simulation.clock import run_virtually
+from tests.simulation.devices import SIZE, KilledError, Mass, Outbox, Watch, mass_of
+from tests.simulation.invariants import History, check
+from tests.simulation.network import COMMITS, CONTROL, TASK, UPDATES, Link, Weather
+from tests.simulation.servers import Supervisor, Witness
+
+LAYOUT = Layout(tensors=(Tensor(name="w", shape=(SIZE,)),))
+
+HASTE = 3_000.0
+"""Seconds of the log's clock to one of the loop's: a day of retention and sweeping passes in half a minute."""
+
+TROUBLE_S = 80.0
+CALM_S = 1_500.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came of one seed."""
+
+    seed: int
+    violations: list[str]
+    head: str
+    counts: Counter[str]
+
+
+@dataclass(slots=True)
+class World:
+    """All that a seed makes; `complain` collects broken rules."""
+
+    seed: int
+    rng: Random = field(init=False)
+    log: MemoryLog = field(init=False)
+    weather: Weather = field(init=False)
+    exact: bool = field(init=False)
+    made: dict[int, bytes] = field(default_factory=dict)
+    violations: list[str] = field(default_factory=list)
+    watches: list[Watch] = field(default_factory=list)
+    servers: list[Supervisor] = field(default_factory=list)
+    tasks: "list[asyncio.Task[None]]" = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.rng = Random(self.seed)
+        self.log = MemoryLog(now_s=self.wall)
+        self.weather = Weather.drawn(self.rng)
+        self.exact = self.rng.random() < 0.6
+        self.log.on_send = lambda *_: self.weather.befalls(self.rng)
+
+    def wall(self) -> float:
+        """The log's own clock, and every device's."""
+        return 1.8e9 + asyncio.get_running_loop().time() * HASTE
+
+    def complain(self, what: str) -> None:
+        self.violations.append(what)
+
+    def link(self) -> Link:
+        return Link(self.log, self.weather, self.rng, self.made)
+
+    def begin(self, life: Coroutine[None, None, None]) -> None:
+        """Start something that goes on until the end."""
+        self.tasks.append(asyncio.ensure_future(life))
+
+    def add_watch(self, client_id: str, outbox: Outbox | None = None) -> Watch:
+        watch = Watch(
+            client_id=client_id,
+            rng=self.rng,
+            outbox=outbox or Outbox(tolerance=0.0 if self.exact else 0.05, complain=self.complain),
+            link_up=self.link,
+            complain=self.complain,
+            wall=self.wall,
+            period_s=self.rng.choice([0.5, 1.5, 1.5, 6.0]),
+            largest=self.rng.choice([100, 1000]),
+        )
+        self.watches.append(watch)
+        self.begin(watch.live())
+        return watch
+
+    def settings(self) -> TaskSettings:
+        """Exact worlds keep every number a small binary fraction, so that mass is conserved to the last bit."""
+        rng = self.rng
+        common: dict[str, object] = {
+            "flush_deadline_s": rng.choice([0.5, 2.0]),
+            "max_staleness": rng.choice([4, 8, 20]),
+            "min_separation": rng.choice([0, 0, 1, 2]),
+            "keyframe_every": rng.choice([2, 5, 9]),
+            "max_update_norm": rng.choice([0.0, 0.0, 1500.0]),
+            "reference_steps": 0.0,
+            "max_local_steps": rng.choice([4, 20]),
+            "codec": rng.choice(["float32", "bfloat16"]),
+            "served_horizon": 10,
+        }
+        if self.exact:
+            size = rng.choice([1, 2, 4])
+            chosen = {"rule": "fedbuff", "staleness": "constant", "buffer_size": size, "backlog_buffer_size": size}
+        else:
+            chosen = {
+                "rule": rng.choice(["buffered", "fedbuff", "fedasync"]),
+                "buffer_size": rng.choice([2, 3]),
+                "backlog_buffer_size": 8,
+                "server_optimizer": rng.choice(["sgd", "momentum"]),
+                "server_learning_rate": 0.1,
+            }
+        return TaskSettings(**{**common, **chosen})  # type: ignore[arg-type]
+
+    async def run(self) -> Outcome:
+        """Trouble, calm, account."""
+        rng, counts, head = self.rng, Counter[str](), ""
+        asyncio.get_running_loop().set_exception_handler(self._unheard)
+        async with MemoryBus(self.log) as bus:
+            settings = self.settings()
+            self.weather.calm = True
+            await create_task(
+                bus,
+                TASK,
+                settings=settings,
+                layout=LAYOUT,
+                first=np.zeros(SIZE, np.float32),
+                replication=1,
+                identity=rng.randbytes(16),
+            )
+            self.weather.calm = False
+            names = dict(rng=rng, link_up=self.link, complain=self.complain)
+            witness = Witness(**names)  # type: ignore[arg-type]
+            for number in range(rng.randint(2, 6)):
+                self.add_watch(f"w-{number}")
+            self.servers = [Supervisor(**names, wall=self.wall) for _ in range(rng.choice([1, 1, 2]))]  # type: ignore[arg-type]
+            for one in (*self.servers, witness):
+                self.begin(one.live())
+            chaos = Chaos(self, witness)
+            try:
+                await chaos.run(TROUBLE_S)
+                await self._calm(bus, chaos)
+            except Stalled as stall:
+                self.complain(f"I7: {stall}")
+            await self._stop()
+            seen = [*witness.seen, *(place for watch in self.watches for place in watch.outbox.seen)]
+            history = await check(
+                bus,
+                TASK,
+                seen=seen,
+                known=self.made,
+                settled=not self.violations,
+                keyframes=0 if chaos.lost_parts else 2,
+            )
+            self._account(history, settings)
+            self.violations += history.violations
+            head = history.chain[-1].hash.hex()[:12] if history.chain else ""
+            counts = self._counts(history, chaos)
+        return Outcome(seed=self.seed, violations=self.violations, head=head, counts=counts)
+
+    def _unheard(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        """An error that nobody waits for any more; only the dead may leave one."""
+        error = context.get("exception")
+        if not isinstance(error, KilledError):
+            self.complain(f"crash: {context.get('message')}: {error!r}")
+
+    async def _calm(self, bus: MemoryBus, chaos: "Chaos") -> None:
+        """No more faults and no more training: everything that waits must now be settled."""
+        chaos.make_calm()
+        commits = CommitsReader(bus, TASK)
+        resume = Control(command="resume").to_bytes()
+        try:
+            for second in range(int(CALM_S)):
+                if second % 50 == 0:
+                    await bus.send(CONTROL, key=b"resume", value=resume)
+                await asyncio.sleep(1.0)
+                if self.violations:
+                    return
+                if all(watch.idle for watch in self.watches if not watch.abandoned) and await self._settled(commits):
+                    return
+        finally:
+            await commits.close()
+        waiting = [watch.client_id for watch in self.watches if not watch.abandoned and not watch.idle]
+        raise Stalled(f"after {CALM_S:.0f} calm seconds {waiting or 'the log'} still waits to be settled")
+
+    async def _settled(self, commits: CommitsReader) -> bool:
+        while commits.offset < self.log.partition(COMMITS).end:
+            await commits.poll(0.0)
+        last = commits.chain.last
+        partitions = [*self.log.partitions(UPDATES), *self.log.partitions(CONTROL)]
+        return last is not None and all(
+            not where.read(offset, 1) for where, offset in zip(partitions, last.body.vector, strict=True)
+        )
+
+    async def _stop(self) -> None:
+        for server in self.servers:
+            if server.aggregator is not None:
+                server.aggregator.stop.set()
+        await asyncio.sleep(0.1)
+        for task in self.tasks:
+            task.cancel()
+        ends = await asyncio.gather(*self.tasks, return_exceptions=True)
+        for end in ends:
+            if isinstance(end, Exception):
+                self.complain(f"crash: {type(end).__name__}: {end}")
+
+    def _account(self, history: History, settings: TaskSettings) -> None:
+        """I4 for every device, and the server's mass where numbers are exact.
+
+        forgotten: updates that came again later than the ledger remembers; their devices took them for stale.
+        """
+        control = len(history.vector) - 1
+        accepted: dict[int, int] = {}
+        forgotten: set[int] = set()
+        total: Mass = np.zeros(SIZE)
+        for record in history.chain:
+            decisions = iter(record.body.decisions)
+            for run in record.body.runs:
+                for _ in range(run.count) if run.kind is RunKind.DATA else ():
+                    decision = next(decisions)
+                    body, first = record.body, accepted.get(decision.crc)
+                    if first is not None and body.version - first > REMEMBERED * body.max_staleness:
+                        forgotten.add(decision.crc)
+                    if decision.accepted and run.partition != control:
+                        accepted[decision.crc] = record.body.version
+                        total += mass_of(self.made[decision.crc]) * decision.weight
+        for watch in self.watches:
+            for settled in watch.outbox.settled:
+                if settled.outcome == "accepted" and settled.crc not in accepted:
+                    self.complain(f"I4: {watch.client_id} holds an update as accepted that the chain does not have")
+                if settled.outcome == "given_back" and settled.crc in accepted.keys() - forgotten:
+                    self.complain(f"I4: {watch.client_id} took an update back that the chain accepted")
+                if settled.outcome == "vanished":
+                    self.complain(f"I4: {watch.client_id} lost an update without counting it")
+        if self.exact and self.servers and not self.violations:
+            x = history.x
+            if x is not None and (off := np.abs(total / settings.buffer_size - x).max()) > 0:
+                self.complain(f"mass: the model holds {off} more or less than was accepted")
+
+    def _counts(self, history: History, chaos: "Chaos") -> Counter[str]:
+        counts = Counter({"records": len(history.chain), "replayed": history.segments})
+        for record in history.chain:
+            for decision in record.body.decisions:
+                counts[decision.code.value if decision.code else "accepted"] += 1
+            for run in record.body.runs:
+                if run.kind is not RunKind.DATA:
+                    counts[f"void {run.kind.value}"] += run.count
+        for watch in self.watches:
+            counts.update(f"device {settled.outcome}" for settled in watch.outbox.settled)
+        for server in self.servers:
+            counts.update({f"aggregator {end}": count for end, count in server.ends.items()})
+        counts.update({f"chaos {name}": count for name, count in chaos.done.items()})
+        return counts
+
+
+class Stalled(Exception):
+    """Calm did not settle everything."""
+
+
+def simulate(seed: int) -> Outcome:
+    """Run one seed to its end; the same seed does the same, always."""
+    world = World(seed)
+    try:
+        return run_virtually(world.run())
+    except RuntimeError as error:
+        return Outcome(seed=seed, violations=[*world.violations, f"I7: {error}"], head="", counts=Counter())
