@@ -16,26 +16,8 @@ import numpy as np
 from broker_topics.layout import Layout
 from broker_topics.record import Body, Decision, Record
 from broker_topics.task import TaskSettings
-from worker.events import (
-    Effect,
-    Entered,
-    Event,
-    Fact,
-    Kind,
-    Moment,
-    Produce,
-    Produced,
-    ProduceFailed,
-    RecordsSeen,
-    Report,
-    StopRequested,
-    Store,
-    TimePassed,
-    Trained,
-    TrainingFailed,
-    TrainingSkipped,
-    Unreachable,
-)
+from worker import events
+from worker.events import Effect, Event, Fact, Kind, Moment, Report
 from worker.pacing import Limits, SendingPace, TrainingPace
 from worker.residual import NonFiniteError, is_finite, pack
 from worker.settling import Doubt, add_training, drop_queued, fold_back, judged, settle
@@ -43,6 +25,8 @@ from worker.state import DeviceState, Queued, Row
 
 _STORED = tuple(f.name for f in fields(DeviceState) if f.name != "position")
 """What is stored as soon as it changes; the position travels along."""
+
+_NOT_FINITE = "the trained model is not finite; lower the learning rate or clip gradients"
 
 
 class Core:
@@ -75,9 +59,8 @@ class Core:
     @property
     def base_version_lag(self) -> int:
         """Versions between the newest one and what waiting work started from."""
-        row, queued = self.state.row, self.state.queued
-        bases = [row.base_version] if row else [queued.base.version] if queued else []
-        return max([self._last.version - base for base in bases if self._last is not None], default=0)
+        base = self.state.oldest_base
+        return 0 if base is None or self._last is None else max(0, self._last.version - base)
 
     @property
     def wake_s(self) -> float | None:
@@ -96,43 +79,43 @@ class Core:
         self._take(event)
         wanted = self._next()
         changed = any(getattr(before, name) is not getattr(self.state, name) for name in _STORED)
-        parting = isinstance(event, StopRequested) and before.position is not None
-        stores: list[Effect] = [Store(self.state)] if changed or parting else []
+        parting = isinstance(event, events.StopRequested) and before.position is not None
+        stores: list[Effect] = [events.Store(self.state)] if changed or parting else []
         return [*stores, *self._reports, *wanted]
 
     def _take(self, event: Event) -> None:
         match event:
-            case Entered():
+            case events.Entered():
                 self._enter(event)
-            case RecordsSeen():
+            case events.RecordsSeen():
                 self._see(event)
-            case Unreachable(reason):
+            case events.Unreachable(reason):
                 if self._online:
                     self._report(Kind.UNREACHABLE, reason=reason)
                 self._online = self._caught_up = False
-            case Trained():
+            case events.Trained():
                 self._trained(event)
-            case TrainingFailed(reason):
+            case events.TrainingFailed(reason):
                 self._training.failed(self._now.now_s)
                 self._report(Kind.TRAINING_FAILED, reason=reason)
-            case TrainingSkipped(reason):
+            case events.TrainingSkipped(reason):
                 self._training.skipped(self._now.now_s)
                 self._report(Kind.TRAINING_SKIPPED, reason=reason)
-            case Produced():
+            case events.Produced():
                 self._produced(event)
-            case ProduceFailed(reason):
+            case events.ProduceFailed(reason):
                 self.sending.failed(self._now.now_s)
                 self._report(Kind.IN_DOUBT, reason=reason)
-            case StopRequested():
+            case events.StopRequested():
                 self._stopping = True
-            case TimePassed():
+            case events.TimePassed():
                 pass
             case _:
                 assert_never(event)
 
     # What the chain says
 
-    def _enter(self, event: Entered) -> None:
+    def _enter(self, event: events.Entered) -> None:
         self._last, self._caught_up, self._entered = event.last.body, False, True
         self._set_settings(event.settings)
         self._answers()
@@ -141,7 +124,7 @@ class Core:
             # What was decided meanwhile is unknown: send again, the ledger answers.
             self._doubt(row, "the chain could not be followed from where it was left")
 
-    def _see(self, event: RecordsSeen) -> None:
+    def _see(self, event: events.RecordsSeen) -> None:
         self._answers()
         for record in event.records:
             self._see_one(record)
@@ -192,9 +175,11 @@ class Core:
 
     # What training and the log answer
 
-    def _trained(self, event: Trained) -> None:
+    def _trained(self, event: events.Trained) -> None:
         if not is_finite(event.local):
-            self._take(TrainingFailed("the trained model is not finite; lower the learning rate or clip gradients"))
+            self._take(
+                events.TrainingFailed("the trained model is not finite; lower the learning rate or clip gradients")
+            )
             return
         self._training.ended(self._now.now_s, event.seconds)
         self.state = add_training(self.state, event, self._now.wall_s)
@@ -207,7 +192,7 @@ class Core:
             **metrics,
         )
 
-    def _produced(self, event: Produced) -> None:
+    def _produced(self, event: events.Produced) -> None:
         self.sending.answered(self._now.now_s)
         row = self.state.row
         if row is None or (row.incarnation, row.sequence) != (event.incarnation, event.sequence):
@@ -257,25 +242,20 @@ class Core:
                 self.state = fold_back(self.state, queued, settings)
                 self._report(Kind.GIVEN_BACK, base_version=queued.base.version, work=queued.work)
             elif self.state.row is None:
-                self._pack(queued, settings)
+                names = {"task": self._task, "client_id": self._client_id}
+                self.state, row = pack(self.state, queued, layout=self._layout, settings=settings, **names)
+                self.sending.again(self._now.now_s)
+                self._report(Kind.QUEUED, sequence=row.sequence, bytes=len(row.data), work=row.work)
         except NonFiniteError:
             self.state = drop_queued(self.state, queued)
             self._report(Kind.DISCARDED, reason="non_finite", work=queued.work)
-
-    def _pack(self, queued: Queued, settings: TaskSettings) -> None:
-        row, residual = pack(
-            self.state, queued, task=self._task, client_id=self._client_id, layout=self._layout, settings=settings
-        )
-        self.state = replace(self.state, queued=None, residual=residual, carry=0.0, row=row, sequence=row.sequence)
-        self.sending.again(self._now.now_s)
-        self._report(Kind.QUEUED, sequence=row.sequence, bytes=len(row.data), work=row.work)
 
     def _produce(self) -> list[Effect]:
         row = self.state.row
         if row is None or not row.in_doubt or self.sending.running or self._now.now_s < self.sending.at_s:
             return []
         self.sending.begin()
-        return [Produce(row)]
+        return [events.Produce(row)]
 
     def _train(self, settings: TaskSettings) -> list[Effect]:
         if self._training.running or self._now.now_s < self._training.at_s:

@@ -3,6 +3,8 @@
 acc = fl32(Δ + e), m = C(acc), e ← acc − decoded(m); a refused m returns to e, so that no work is lost.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from broker_topics.codecs import CodecId, decode, dense_segments, encode_with_residual
@@ -46,10 +48,11 @@ def total_of(queued: Queued, residual: Vector, settings: TaskSettings) -> Vector
 
 def pack(
     state: DeviceState, queued: Queued, *, task: str, client_id: str, layout: Layout, settings: TaskSettings
-) -> tuple[Row, Vector]:
+) -> tuple[DeviceState, Row]:
     """Make the next record from the queued work and the residual.
 
-    Returns: the row, its sequence one above the state's, and the new residual; decoded + residual = total, exactly.
+    Returns: the state with the row in it, nothing queued, and the new residual; and the row, whose sequence is one
+             above the old state's. decoded + residual = total, exactly.
     Raises:  NonFiniteError.  ConfigError: the task's codec cannot fit this layout into an update.
     """
     total = total_of(queued, state.residual, settings)
@@ -83,7 +86,7 @@ def pack(
         work=update.work,
         since_s=queued.since_s,
     )
-    return row, residual
+    return replace(state, queued=None, residual=residual, carry=0.0, row=row, sequence=row.sequence), row
 
 
 def give_back(residual: Vector, row: Row) -> Vector:

@@ -41,6 +41,7 @@ _STEP_IN_THREAD = 1 << 17
 """Parameters from which on encoding is too slow for the event loop."""
 
 _PRODUCE_GRACE_S = 5.0
+_TELEMETRY_PAUSE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +94,7 @@ class Session:
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._told = (0, 0)
-        self._stop_told = False
+        self._stop_told, self._telemetry_at_s = False, 0.0
 
     async def run(self) -> None:
         """Serve until `stop`; raises what ends a device: ConfigError, InvariantError."""
@@ -180,8 +181,14 @@ class Session:
                 self._spawn("train", self._train(effect))
             case Report():
                 self._parts.report(effect)
-                if effect.kind is Kind.TRAINED and self._parts.telemetry and "telemetry" not in self._tasks:
-                    self._spawn("telemetry", self._telemetry(effect))
+                if (
+                    effect.kind is Kind.TRAINED
+                    and self._parts.telemetry
+                    and self._parts.clock() >= self._telemetry_at_s
+                ):
+                    self._telemetry_at_s = self._parts.clock() + _TELEMETRY_PAUSE_S
+                    if "telemetry" not in self._tasks:
+                        self._spawn("telemetry", self._telemetry(effect))
 
     async def _store(self, state: DeviceState) -> None:
         """Nothing goes on before the state is safe; a full disk is waited out, as training again would cost more."""
@@ -219,6 +226,10 @@ class Session:
             base = self.following.snapshot.base
         start = base
         await self._tell(await self._parts.run_training(lambda: self._parts.training.once(effect, start)))
+
+    def _telemetry_is_due(self) -> bool:
+        idle = "telemetry" not in self._tasks
+        return self._parts.telemetry and idle and self._parts.clock() >= self._telemetry_at_s
 
     async def _telemetry(self, trained: Report) -> None:
         attempts, retries = self._core.sending.attempts, self._core.sending.retries

@@ -100,6 +100,13 @@ class DeviceState:
         return cls(residual=np.zeros(layout.size, dtype=np.float32))
 
     @property
+    def oldest_base(self) -> int | None:
+        """The version that the oldest waiting work started from; None if none waits."""
+        if self.row is not None:
+            return self.row.base_version
+        return self.queued.base.version if self.queued is not None else None
+
+    @property
     def waiting(self) -> int:
         """Updates that wait: one in a record at most, and one that still grows."""
         return (self.row is not None) + (self.queued is not None)

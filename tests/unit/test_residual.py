@@ -24,7 +24,8 @@ def queued(delta: np.ndarray, *, work: int = 1, steps: int = 10, pull: float = 1
 
 
 def packed(state: DeviceState, waiting: Queued, settings: TaskSettings) -> tuple[Row, np.ndarray]:
-    return pack(state, waiting, task="t", client_id="w-1", layout=LAYOUT, settings=settings)
+    after, row = pack(state, waiting, task="t", client_id="w-1", layout=LAYOUT, settings=settings)
+    return row, after.residual
 
 
 def noise(seed: int, size: int = SIZE) -> np.ndarray:
@@ -67,10 +68,10 @@ def test_small_tensors_travel_whole_where_the_task_says_so() -> None:
     delta[-4:] = 0.001
     settings = TaskSettings(reference_steps=0.0, dense_tensors_up_to=4)
     state = DeviceState(residual=np.zeros(SIZE, np.float32))
-    row, residual = pack(state, queued(delta), task="t", client_id="w-1", layout=layout, settings=settings)
+    after, row = pack(state, queued(delta), task="t", client_id="w-1", layout=layout, settings=settings)
     sent = decode(Update.from_bytes(row.data).encoded).to_vector()
     assert sent[-4:] == pytest.approx(0.001, rel=0.01)
-    assert np.array_equal(sent + residual, delta)
+    assert np.array_equal(sent + after.residual, delta)
 
 
 def test_an_update_fits_into_the_task_s_limit_by_sending_fewer_values() -> None:
