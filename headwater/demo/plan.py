@@ -86,7 +86,7 @@ def task_settings() -> TaskSettings:
         keyframe_every=100,
         local_learning_rate=0.05,
         local_epochs=1,
-        reference_steps=12.0,
+        reference_steps=16.0,
         max_local_steps=400,
         model=asdict(SensorScale()),
     )
