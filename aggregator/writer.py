@@ -3,13 +3,14 @@
 import asyncio
 import itertools
 import secrets
+from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 
 from aggregator.core import Draft
 from broker_topics.bus import Bus
-from broker_topics.entry import ChainLostError, CommitsReader, Official
-from broker_topics.errors import BusError, InvariantError, LostRaceError
+from broker_topics.entry import CommitsReader, LogCutError, Official, record_at
+from broker_topics.errors import BusError, InputsLostError, InvariantError, LostRaceError
 from broker_topics.models_log import ModelsWriter
 from broker_topics.parts import DELTA, Part, cut
 from broker_topics.record import GENESIS_PARENT, Body, PartRef, Record, build
@@ -20,6 +21,10 @@ Parts = Callable[[], Iterable[Part]]
 """Gives the parts of something, cut as they are taken, as often as it is called."""
 
 _READ_BACK_S = 5.0
+
+_KEPT = 200
+"""Official records that are remembered, to be put back if a power cut takes them from the log."""
+
 _BACK_OFF_S = (0.1, 0.3, 1.0, 3.0)
 
 log = get_logger("aggregator")
@@ -29,7 +34,9 @@ class ChainWriter:
     """One process's hand on the chain, under a random name of its own; used by one task at a time."""
 
     def __init__(self, bus: Bus, task: str, commits: CommitsReader, *, identity: bytes | None = None) -> None:
-        self._bus, self._commits = bus, commits
+        self._bus, self._task, self._commits = bus, task, commits
+        last = commits.last_official
+        self._kept: deque[Official] = deque([last] if last else [], maxlen=_KEPT)
         self._topic = topic_name(task, Topic.COMMITS)
         self.identity = identity or secrets.token_bytes(16)
         self.models = ModelsWriter(bus, task, self.identity)
@@ -83,44 +90,77 @@ class ChainWriter:
         for attempt in itertools.count():
             try:
                 await self._bus.send(self._topic, key=None, value=record.data)
-                official = await self._read_back(record)
-            except ChainLostError:
-                raise
-            except BusError:
-                official = await self._look_for(record)
+            except BusError as error:
+                log.warning("append_in_doubt", height=record.height, reason=str(error))
+            official = await self._read_back(record)
             if official is not None:
+                self._kept.append(official)
                 return official
-            log.warning("append_in_doubt", height=record.height)
             await _back_off(attempt)
         raise AssertionError("counting never ends")
 
-    async def _look_for(self, record: Record) -> Official | None:
-        """An append in doubt is repeated byte for byte, unless it is found in the log."""
-        try:
-            return await self._read_back(record)
-        except ChainLostError:
-            raise
-        except BusError:
-            return None
-
     async def _read_back(self, record: Record) -> Official | None:
+        """The record once it is official; None if it is not seen in time: then the same bytes are sent again."""
         clock = asyncio.get_running_loop().time
         give_up = clock() + _READ_BACK_S
         while clock() < give_up:
-            for official in await self._commits.poll(1.0):
-                if official.record.hash == record.hash:
-                    return official
-                raise LostRaceError(
-                    f"another aggregator wrote record {official.record.height} of the chain; this one starts again"
-                )
+            try:
+                for official in await self._poll(1.0):
+                    if official.record.hash == record.hash:
+                        return official
+                    raise _lost_race(official)
+            except LogCutError:
+                return None
+            except BusError:
+                await asyncio.sleep(_BACK_OFF_S[0])
         return None
 
     async def watch(self) -> None:
         """Look for records of others while nothing is under way; raises LostRaceError when there are any."""
-        for official in await self._commits.poll(0.0):
-            raise LostRaceError(
-                f"another aggregator wrote record {official.record.height} of the chain; this one starts again"
-            )
+        for official in await self._poll(0.0):
+            raise _lost_race(official)
+
+    async def _poll(self, timeout_s: float) -> list[Official]:
+        """New official records; where the log was cut short under us, our own missing ones are put back first."""
+        try:
+            return await self._commits.poll(timeout_s)
+        except LogCutError:
+            await self._put_back()
+            raise
+
+    async def _put_back(self) -> None:
+        """Append official records that a power cut took from the log again, byte for byte.
+
+        Raises:  InputsLostError: more is gone than this process has seen.  LostRaceError: another record is there.
+        """
+        there = [place for place in self._kept if await self._lies(place)]
+        if not there:
+            raise InputsLostError("the commits topic lost more records than this aggregator has seen; restore its log")
+        missing = list(self._kept)[self._kept.index(there[-1]) + 1 :]
+        for place in missing:
+            await self._bus.send(self._topic, key=None, value=place.record.data)
+        log.warning("records_put_back", count=len(missing))
+        self._commits.rewind(there[-1])
+        self._kept = deque([place for place in self._kept if place not in missing], maxlen=_KEPT)
+        for official in await self._commits.to_the_end():
+            self._take_back(official, missing)
+
+    def _take_back(self, official: Official, missing: list[Official]) -> None:
+        """Note where a record lies that was put back."""
+        if official.record.height <= self._kept[-1].record.height:
+            return
+        if official.record.hash not in {place.record.hash for place in missing}:
+            raise _lost_race(official)
+        self._kept.append(official)
+
+    async def _lies(self, place: Official) -> bool:
+        found = await record_at(self._bus, self._task, place.offset)
+        return found is not None and found.record.hash == place.record.hash
+
+
+def _lost_race(official: Official) -> LostRaceError:
+    height = official.record.height
+    return LostRaceError(f"another aggregator wrote record {height} of the chain; this one starts again")
 
 
 def _body(draft: Draft, rules: bytes, parts: tuple[PartRef, ...], *, keyframe: bool, note: str) -> Body:

@@ -19,6 +19,10 @@ class ChainLostError(BusError):
     """The chain cannot be followed from where the reader stands; enter again."""
 
 
+class LogCutError(ChainLostError):
+    """Official records are gone from the end of the log, as after a power cut of all replicas."""
+
+
 @dataclass(frozen=True, slots=True)
 class Official:
     """An official record, where it lies and when the log took it in (the log's clock, milliseconds)."""
@@ -35,6 +39,7 @@ class CommitsReader:
         self._bus, self._topic = bus, topic_name(task, Topic.COMMITS)
         self.chain = ChainReader(first.record, first.offset) if first else ChainReader()
         self._first = first
+        self._adrift_at: bytes | None = None
         self._reader: LogReader = bus.reader(self._topic, {0: self.chain.last_offset + 1})
 
     @property
@@ -46,6 +51,12 @@ class CommitsReader:
         return ChainPosition(self.chain.last_offset, last.height, last.hash)
 
     @property
+    def last_official(self) -> Official | None:
+        """The newest official record and where it lies, if one was read."""
+        last = self.chain.last
+        return Official(last, self.chain.last_offset, 0) if last else None
+
+    @property
     def offset(self) -> int:
         """The log offset that will be read next; records of losers count too."""
         return self._reader.position(0)
@@ -53,22 +64,39 @@ class CommitsReader:
     async def poll(self, timeout_s: float) -> list[Official]:
         """Newly official records; empty when none came within `timeout_s`.
 
-        Raises:  ChainLostError: records are missing, also after reading again from the last official one.
+        Raises:  LogCutError: the log ends before the last official record, also when looked at again.
+                 ChainLostError: records are missing, also after reading again from the last official one. Said once:
+                 a record of a height far ahead that stays is noise, and whoever entered again goes on past it.
         """
-        official = await self._read(timeout_s)
-        if self.chain.missed or official is None:
-            self.chain.missed = False
-            self._reader.seek(0, self.chain.last_offset + 1)
+        try:
             official = await self._read(timeout_s)
-            if official is None or (self.chain.missed and not official):
-                raise ChainLostError("the chain does not go on from the last record that was read")
+        except OffsetGoneError:
+            official, self.chain.missed = [], True
+        if self.chain.missed:
+            official += await self._read_again()
+            self._check_adrift(official)
         return official
 
-    async def _read(self, timeout_s: float) -> list[Official] | None:
+    def _check_adrift(self, official: list[Official]) -> None:
+        if self.chain.missed and not official and self._adrift_at != self.position.hash:
+            self._adrift_at = self.position.hash
+            raise ChainLostError("the chain does not go on from the last record that was read")
+
+    async def _read_again(self) -> list[Official]:
+        self.chain.missed = False
+        self._reader.seek(0, self.chain.last_offset + 1)
         try:
-            batch = await self._reader.fetch(max_records=200, timeout_s=timeout_s)
-        except OffsetGoneError:
-            return None
+            return await self._read(0.0)
+        except OffsetGoneError as error:
+            raise LogCutError("the chain's log was cut short") from error
+
+    def rewind(self, to: Official) -> None:
+        """Read on after an earlier official record."""
+        self.chain = ChainReader(to.record, to.offset)
+        self._reader.seek(0, to.offset + 1)
+
+    async def _read(self, timeout_s: float) -> list[Official]:
+        batch = await self._reader.fetch(max_records=200, timeout_s=timeout_s)
         official = []
         for record in batch:
             link = self.chain.feed(record.offset, record.value or b"")
@@ -82,9 +110,10 @@ class CommitsReader:
         official: list[Official] = [self._first] if self._first else []
         while self._reader.position(0) < stop:
             before = self._reader.position(0)
-            official += await self.poll(_FETCH_S)
+            official += await self._read(_FETCH_S)
             if self._reader.position(0) == before:
                 raise BusError("the commits topic stopped answering; check the broker")
+        self.chain.missed = False
         return official
 
     async def close(self) -> None:

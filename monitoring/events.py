@@ -31,6 +31,7 @@ EVENTS: Mapping[str, str] = MappingProxyType(
         "parts_swept": "Parts that nobody needs any more were deleted from the models topic.",
         "update_refused": "An update was refused; `code` says why.",
         "append_in_doubt": "The broker did not confirm a record; the same bytes are sent again.",
+        "records_put_back": "Official records that the log had lost were appended again, byte for byte.",
         "race_lost": "Another aggregator's record took the place; this process ends.",
         "inputs_lost": "Inputs that the broker had acknowledged are no longer in the log.",
         "reject_write_failed": "The advisory copy of a refusal could not be written.",

@@ -8,12 +8,13 @@ from aggregator.core import PAUSE, RESUME, ROLL_BACK
 from aggregator.recovery import Accept
 from aggregator.replay import replay
 from aggregator.shell import Aggregator
+from broker_topics.entry import ChainLostError
 from broker_topics.errors import InputsLostError, RejectCode
 from broker_topics.follow import Follower
 from broker_topics.memory import MemoryBus
 from broker_topics.memory_log import MemoryLog
 from broker_topics.messages import Control
-from broker_topics.record import Cause, RunKind
+from broker_topics.record import Cause, RunKind, build
 from broker_topics.topics import Topic, topic_name
 from headwater.commands.control import send_until_decided
 from tests.fleet import Device, chain_of, ended, make_task, metric, running, until
@@ -159,3 +160,47 @@ async def test_a_roll_back_to_a_version_that_is_not_kept_is_refused_as_gone(bus)
     async with running(bus, TASK):
         decision = await send_until_decided(bus, TASK, Control(command=ROLL_BACK, argument=1))
     assert decision.code is RejectCode.GONE
+
+
+async def test_a_live_writer_puts_back_official_records_that_the_log_lost(bus):
+    await make_task(bus, TASK, buffer_size=1)
+    device = await Device(bus, TASK, "a").enter()
+    commits = bus.log.partition(topic_name(TASK, Topic.COMMITS), 0)
+    async with running(bus, TASK):
+        for version in (1, 2, 3):
+            await device.send(device.update(float(version)).to_bytes())
+            await device.until_version(version)
+        before = [record.data for record in await chain_of(bus, TASK)]
+        commits.cut(2)
+        await until(lambda: commits.end == 4)
+        assert [record.data for record in await chain_of(bus, TASK)] == before
+        late = await Device(bus, TASK, "b").enter()
+        await late.send(late.update(1.0).to_bytes())
+        await late.until_version(4)
+    assert [record.height for record in await chain_of(bus, TASK)] == [0, 1, 2, 3, 4]
+
+
+async def test_a_record_far_ahead_is_noise_that_stops_nobody(bus):
+    await make_task(bus, TASK, buffer_size=1)
+    device = await Device(bus, TASK, "a").enter()
+    last = (await chain_of(bus, TASK))[-1]
+    far = build(height=9, parent=bytes(32), writer=bytes(16), body=last.body)
+    await bus.send(topic_name(TASK, Topic.COMMITS), key=None, value=far.data)
+    async with running(bus, TASK):
+        fresh = await Device(bus, TASK, "b").enter()
+        await fresh.send(fresh.update(1.0).to_bytes())
+        await fresh.until_version(1)
+        await device.until_version(1)
+    assert device.follower.model.hidden_hash() == fresh.follower.model.hidden_hash()
+
+
+async def test_a_reader_that_finds_only_a_record_far_ahead_says_once_that_it_missed_something(bus):
+    await make_task(bus, TASK)
+    device = await Device(bus, TASK, "a").enter()
+    last = (await chain_of(bus, TASK))[-1]
+    far = build(height=9, parent=bytes(32), writer=bytes(16), body=last.body)
+    await bus.send(topic_name(TASK, Topic.COMMITS), key=None, value=far.data)
+    with pytest.raises(ChainLostError):
+        await device.follower.poll(timeout_s=0.1)
+    await device.follower.enter()
+    assert await device.follower.poll(timeout_s=0.1) == []
