@@ -37,9 +37,12 @@ class Intake:
     async def run(self) -> None:
         """Read for ever; raises InputsLostError when the log's start overtakes the reader."""
         updates = dict(enumerate(self.vector[:-1]))
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._read(Topic.UPDATES, updates, self.updates))
-            group.create_task(self._read(Topic.CONTROL, {0: self.vector[-1]}, self.control))
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._read(Topic.UPDATES, updates, self.updates))
+                group.create_task(self._read(Topic.CONTROL, {0: self.vector[-1]}, self.control))
+        except ExceptionGroup as group_of_one:
+            raise group_of_one.exceptions[0] from None  # the exit code hangs on the error itself
 
     async def _read(self, topic: Topic, positions: dict[int, int], into: "asyncio.Queue[list[BusRecord]]") -> None:
         reader = self.bus.reader(topic_name(self.task, topic), positions)

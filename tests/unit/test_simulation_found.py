@@ -1,10 +1,15 @@
 """Errors that the simulation found, each as the shortest story that shows it."""
 
+import asyncio
+
 import pytest
 
+from aggregator.shell import Aggregator
+from broker_topics.errors import InputsLostError
 from broker_topics.memory import MemoryBus
 from broker_topics.memory_log import MemoryLog
-from tests.fleet import Device, chain_of, make_task, running
+from broker_topics.topics import Topic, topic_name
+from tests.fleet import Device, chain_of, make_task, running, until
 
 TASK = "watch"
 
@@ -23,3 +28,16 @@ async def test_an_aggregator_that_is_often_restarted_still_writes_its_keyframes(
             await device.send(device.update(1.0).to_bytes())
             await device.until_version(version)
     assert [r.body.version for r in await chain_of(bus, TASK) if r.body.keyframe] == [0, 3, 6]
+
+
+async def test_a_writer_whose_next_inputs_were_deleted_ends_with_the_code_for_it(bus):
+    await make_task(bus, TASK)
+    aggregator = Aggregator(bus=bus, task=TASK)
+    service = asyncio.create_task(aggregator.run())
+    await until(lambda: aggregator.readiness.is_started)
+    partition = bus.log.partition(topic_name(TASK, Topic.UPDATES), 3)
+    for _ in range(3):
+        partition.append(b"a", b"never read")
+    partition.delete_before(2)
+    with pytest.raises(InputsLostError):
+        await service
