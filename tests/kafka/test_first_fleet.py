@@ -18,11 +18,11 @@ from tests.markdown import ROOT
 
 PAGE = (ROOT / "docs" / "first-fleet.md").read_text(encoding="utf-8")
 _STEP = re.compile(
-    r"<!-- (file|run|terminal|kill|wait)(?:: ([^>]+))? -->\n(?:```\w+\n(.*?)^```)?", re.MULTILINE | re.DOTALL
+    r"<!-- (file|run|terminal|kill|close|wait)(?:: ([^>]+))? -->\n(?:```\w+\n(.*?)^```)?", re.MULTILINE | re.DOTALL
 )
 
-BUDGET_S = 240.0
-"""What a machine with other work may need; an idle one with two cores needs about a quarter."""
+BUDGET_S = 300.0
+"""What a machine with much other work may need; an idle one with two cores needs about a fifth."""
 
 
 @dataclass(slots=True)
@@ -47,6 +47,8 @@ class Reader:
             case "kill":
                 self.terminals[name].kill()
                 assert self.terminals.pop(name).wait() == -signal.SIGKILL
+            case "close":
+                self._close(name)
             case "wait" if name == "accuracy 0.9":
                 self._wait(lambda: max(self._scores("accuracy"), default=0.0) > 0.9, "the accuracy rose above 0.9")
             case "wait" if name == "a newer version":
@@ -54,19 +56,6 @@ class Reader:
                 self._wait(lambda: max(self._scores("version")) > before, "a newer version was scored")
             case _:
                 pytest.fail(f"the page has a mark that this test does not know: {step} {name}")
-
-    def close(self) -> None:
-        """Ctrl-C in every terminal; each must end in order."""
-        for process in self.terminals.values():
-            process.send_signal(signal.SIGINT)
-        ends = {}
-        for name, process in self.terminals.items():
-            try:
-                ends[name] = process.wait(timeout=60)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                ends[name] = process.wait()
-        assert set(ends.values()) <= {0}, f"{ends}: {self._logs()}"
 
     def abandon(self) -> None:
         """Leave nothing running, whatever happened."""
@@ -99,6 +88,13 @@ class Reader:
             self.terminals[name] = subprocess.Popen(
                 arguments, cwd=self.folder, env=self.environment, stdout=log, stderr=subprocess.STDOUT
             )
+
+    def _close(self, name: str) -> None:
+        """Ctrl-C in one terminal, which must end in order."""
+        process = self.terminals[name]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 0, f"{name} did not end in order: {self._logs()}"
+        del self.terminals[name]
 
     def _log(self, name: str) -> IO[bytes]:
         return (self.folder / f"{name}.log").open("ab")
@@ -140,7 +136,7 @@ def reader(tmp_path: Path, bootstrap: str) -> Iterator[Reader]:
 def test_who_follows_the_page_has_a_fleet_that_learns_and_survives_a_kill(reader: Reader) -> None:
     for step, name, block in _STEP.findall(PAGE):
         reader.follow(step, name.strip(), block)
-    reader.close()
+    assert set(reader.terminals) == {"aggregator"}
     right = re.search(r"(\d+)% of new windows are right", reader.printed)
     assert right is not None
     assert int(right.group(1)) >= 85
@@ -150,7 +146,7 @@ def test_who_follows_the_page_has_a_fleet_that_learns_and_survives_a_kill(reader
 def test_the_page_marks_all_it_needs() -> None:
     steps = [(step, name.strip()) for step, name, _ in _STEP.findall(PAGE)]
     assert steps.count(("terminal", "aggregator")) == 2
-    assert {"file", "run", "terminal", "kill", "wait"} == {step for step, _ in steps}
+    assert {"file", "run", "terminal", "kill", "close", "wait"} == {step for step, _ in steps}
     assert len(re.findall(r"^```", PAGE, re.MULTILINE)) == 2 * (
         2 + len([s for s, _ in steps if s in ("file", "run", "terminal")])
     )
