@@ -1,5 +1,7 @@
 """Pages must not send a reader anywhere that is not there, nor show a command that is not one."""
 
+import ast
+import inspect
 import re
 import shlex
 from pathlib import Path
@@ -8,6 +10,7 @@ from urllib.parse import unquote
 import pytest
 from typer.main import get_command
 
+from headwater import LocalResult, Worker
 from headwater.cli import COMMANDS, build
 from tests.markdown import ROOT, anchors, fences, pages, prose
 
@@ -100,6 +103,15 @@ def test_every_python_block_compiles(page: Path) -> None:
     for info, content in fences(page.read_text(encoding="utf-8")):
         if info == "python":
             compile(content, page.name, "exec")
+
+
+@PAGE
+def test_arguments_shown_for_a_worker_and_its_result_exist(page: Path) -> None:
+    known = {call.__name__: inspect.signature(call).parameters for call in (Worker, LocalResult)}
+    for info, content in fences(page.read_text(encoding="utf-8")):
+        for node in ast.walk(ast.parse(content)) if info == "python" else ():
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in known:
+                assert {keyword.arg for keyword in node.keywords} <= set(known[node.func.id])
 
 
 def test_a_misspelt_option_and_an_unknown_command_are_noticed() -> None:
