@@ -1,5 +1,6 @@
 """The settings of a task: written once into the chain's first record, read by the aggregator and by every device."""
 
+import difflib
 import hashlib
 import math
 from collections.abc import Mapping
@@ -71,7 +72,10 @@ class TaskSettings:
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must lie between {low} and {high}")
         if self.backlog_buffer_size < self.buffer_size:
-            raise ConfigError("backlog_buffer_size must be at least buffer_size")
+            raise ConfigError(
+                f"backlog_buffer_size = {self.backlog_buffer_size}: must be at least buffer_size = {self.buffer_size}; "
+                "set both"
+            )
         if (self.staleness_exponent * 1024) % 1:
             raise ConfigError("staleness_exponent must be a multiple of 1/1024, for example 0.5")
 
@@ -118,8 +122,10 @@ class TaskSettings:
         for name, text in pairs.items():
             if name.startswith("model."):
                 chosen.setdefault("model", {})[name.removeprefix("model.")] = _parse(name, text, 0.0)
-            elif name not in known or name == "model":
-                raise ConfigError(f"unknown task setting {name!r}; known are: {', '.join(sorted(known))}")
+            elif name == "model":
+                raise ConfigError("model: name each number of the task's own, for example model.scale=9.8")
+            elif name not in known:
+                raise ConfigError(f"unknown task setting {name!r}; {_nearest(name, sorted(known))}")
             else:
                 chosen[name] = _parse(name, text, _default(known[name]))
         return cls(**chosen)
@@ -179,4 +185,12 @@ def _parse(name: str, text: str, like: Any) -> Any:
             return {"true": True, "false": False}[text.lower()]
         return type(like)(text)
     except (ValueError, KeyError):
-        raise ConfigError(f"{name} = {text!r}: must be a value like {like!r}") from None
+        raise ConfigError(f"{name} = {text!r}: must be {_KINDS[type(like)]}") from None
+
+
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1, 0.6)
+    return f"did you mean {near[0]}?" if near else f"known are: {', '.join(known)}"

@@ -40,10 +40,12 @@ class LocalResult:
             raise ConfigError(f"num_examples is {self.num_examples!r}: give the number of examples, at least 1")
         if not _is_count(self.num_steps) or not 0 <= self.num_steps <= MAX_STEPS:
             raise ConfigError(f"num_steps is {self.num_steps!r}: give the number of optimizer steps made")
-        if not 0 <= self.momentum < 1:
+        if not isinstance(self.momentum, Real) or not 0 <= self.momentum < 1:
             raise ConfigError(f"momentum is {self.momentum!r}: give a number from 0 to below 1")
-        if not (math.isfinite(self.proximal) and self.proximal >= 0):
+        if not isinstance(self.proximal, Real) or not (math.isfinite(self.proximal) and self.proximal >= 0):
             raise ConfigError(f"proximal is {self.proximal!r}: give μ, a number from 0 on")
+        if not isinstance(self.metrics, Mapping):
+            raise ConfigError(f"metrics is a {type(self.metrics).__name__}: give a dict, such as {{'loss': 0.5}}")
         if len(self.metrics) > _MAX_METRICS:
             raise ConfigError(f"{len(self.metrics)} metrics are too many: give at most {_MAX_METRICS}")
         for name, value in self.metrics.items():

@@ -8,7 +8,7 @@ import typer
 from broker_topics.bus import Bus
 from broker_topics.errors import ConfigError
 from headwater.evaluator import Evaluator
-from headwater.loading import load_function
+from headwater.loading import made_by
 from headwater.options import Bootstrap, Task
 from headwater.process import connection, serve
 
@@ -23,7 +23,7 @@ def command(
     The function named by --module returns two things: a model, and a function that takes it and returns
     {"accuracy": …, "loss": …}. The data stays on this machine.
     """
-    made = load_function(module)()
+    made = made_by(module)
     if not isinstance(made, tuple) or len(made) != 2 or not callable(made[1]):
         raise ConfigError(f"{module} must return a model and a function that scores it")
     model, evaluate = made

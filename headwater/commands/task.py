@@ -12,7 +12,7 @@ from broker_topics.entry import CommitsReader, check_task
 from broker_topics.errors import ConfigError
 from broker_topics.follow import Follower
 from broker_topics.task import TaskSettings
-from headwater.loading import load_function
+from headwater.loading import made_by
 from headwater.options import Bootstrap, Task
 from headwater.process import connection, with_bus
 
@@ -36,7 +36,7 @@ def create(
     from worker.adapters import adapter_for
 
     chosen = TaskSettings.from_pairs(_pairs(settings or []))
-    adapter = adapter_for(load_function(module)())
+    adapter = adapter_for(made_by(module))
 
     async def work(bus: Bus) -> None:
         copies = replication or min(3, await bus.brokers())

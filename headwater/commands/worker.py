@@ -9,7 +9,7 @@ from urllib.parse import quote
 import typer
 
 from broker_topics.errors import ConfigError
-from headwater.loading import load_function
+from headwater.loading import made_by
 from headwater.options import Bootstrap
 from headwater.process import prepared, stop_on_signals
 from headwater.settings import WorkerSettings
@@ -31,7 +31,7 @@ def command(
     Example: headwater worker --module my_fleet:make_worker
     """
     settings = prepared(bootstrap, worker={"state_dir": str(state_dir) if state_dir else None}).worker
-    workers = workers_of(load_function(module)(), module)
+    workers = workers_of(made_by(module), module)
     for worker in workers:
         # A folder from the settings is for workers that were made without; one from the command line is for all.
         wanted = settings.state_dir and (state_dir or worker.state_dir is None)
