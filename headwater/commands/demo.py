@@ -47,7 +47,8 @@ def command(
     """
     from rich.console import Console
 
-    from headwater.demo.run import Options, run_demo
+    from headwater.demo.place import Options
+    from headwater.demo.run import run_demo
 
     if bootstrap is not None and broker is BrokerChoice.MEMORY:
         raise ConfigError("--bootstrap names a Kafka and --broker memory uses none; give one of them")

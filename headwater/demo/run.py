@@ -1,92 +1,31 @@
 """The demo from beginning to end: broker, task, fleet, view, report."""
 
 import asyncio
-import shutil
-import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from typing import Literal
 
 from rich.console import Console
 
 from aggregator.genesis import create_task
-from broker_topics.bus import Bus
 from broker_topics.errors import BusError
-from broker_topics.kafka import KafkaBus
 from broker_topics.local.cluster import LocalCluster
-from broker_topics.memory import MemoryBus
-from broker_topics.memory_log import MemoryLog
+from headwater.demo.board import Board
 from headwater.demo.crew import Crew, MemoryCrew, ProcessCrew
-from headwater.demo.data import FleetData, HeldOut, load_fleet
+from headwater.demo.data import FleetData, load_fleet
 from headwater.demo.log_view import LogView
 from headwater.demo.model import make_model
+from headwater.demo.place import Options, Place, how_to_go_on, open_folder, open_place
 from headwater.demo.plan import TARGETS, Plan, plan_devices, task_settings
 from headwater.demo.report import closing_text, write_report, write_roles
-from headwater.demo.snapshot import Activity, Device, Role, Snapshot, Span
+from headwater.demo.snapshot import Device, Role, Snapshot
 from headwater.demo.view import open_view
-from headwater.process import connection, stop_on_signals
+from headwater.process import stop_on_signals
 from monitoring.logs import configure
 from worker.adapters import adapter_for
 
 _DRAW_S = 0.5
 _SETTLE_S = 15.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What the command line asked for; `bootstrap` is one's own Kafka, None brings one along."""
-
-    out: Path
-    seed: int
-    held_out: HeldOut
-    broker: Literal["kafka", "memory"]
-    bootstrap: str | None
-    keep: bool
-    max_seconds: float
-
-
-@dataclass(slots=True)
-class _Board:
-    """What the processes of the run say of themselves, beside what is in the log."""
-
-    begun_s: float
-    training: bool = False
-    spans: list[Span] = field(default_factory=list)
-    happenings: list[str] = field(default_factory=list)
-    _now: dict[str, tuple[Activity, float]] = field(default_factory=dict)
-
-    def tell(self, device: str, activity: Activity, at_s: float) -> None:
-        """A device does something else from now on; the first training of all begins the run."""
-        if activity == "training" and not self.training:
-            self.begun_s, self.training = at_s, True
-        known = self._now.get(device)
-        if known is not None:
-            self.spans.append(self._span(device, *known, at_s))
-        self._now[device] = (activity, at_s)
-
-    def begun_ms(self) -> float:
-        """When the first device began to train, milliseconds since 1970; until then when the run was prepared."""
-        return self.begun_s * 1000
-
-    def activity(self, device: str) -> Activity:
-        """What a device does at the moment."""
-        return self._now[device][0] if device in self._now else "waiting"
-
-    def all_spans(self) -> tuple[Span, ...]:
-        """The finished stretches and those that go on."""
-        open_ones = (self._span(device, *known, time.time()) for device, known in self._now.items())
-        return (*self.spans, *open_ones)
-
-    def happened(self, sentence: str) -> None:
-        """Something that a watcher should notice."""
-        self.happenings.append(sentence)
-
-    def _span(self, device: str, activity: Activity, since_s: float, until_s: float) -> Span:
-        start_s, end_s = max(0.0, since_s - self.begun_s), max(0.0, until_s - self.begun_s)
-        return Span(device=device, activity=activity, start_s=start_s, end_s=end_s)
 
 
 async def run_demo(options: Options, console: Console) -> bool:
@@ -95,8 +34,8 @@ async def run_demo(options: Options, console: Console) -> bool:
     stop = stop_on_signals()
     fleet = load_fleet(options.held_out, options.seed)
     async with AsyncExitStack() as stack:
-        folder = await stack.enter_async_context(_folder(options))
-        place = await stack.enter_async_context(_broker(options, folder, console))
+        folder = await stack.enter_async_context(open_folder(options))
+        place = await stack.enter_async_context(open_place(options, folder, console))
         run = await _Run.prepare(options, fleet, place, folder)
         try:
             await run.go(stop, console)
@@ -105,62 +44,16 @@ async def run_demo(options: Options, console: Console) -> bool:
         snapshot = run.snapshot()
         write_report(snapshot, options.out)
         console.print(closing_text(snapshot, options.out), highlight=False)
-        console.print(_how_to_go_on(options, place, snapshot.task, folder), highlight=False)
+        console.print(how_to_go_on(options, place, snapshot.task, folder), highlight=False)
         return snapshot.seconds_to_target is not None
-
-
-@dataclass(slots=True)
-class _Place:
-    """Where the log is: a Kafka somewhere, or memory."""
-
-    name: str
-    bootstrap: str
-    bus: Bus
-    memory: MemoryLog | None = None
-    cluster: LocalCluster | None = None
-
-
-@asynccontextmanager
-async def _folder(options: Options) -> AsyncIterator[Path]:
-    """The folder of broker and devices; deleted at the end unless it is to be kept."""
-    options.out.mkdir(parents=True, exist_ok=True)
-    if options.keep:
-        folder = (options.out / "data").absolute()
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        yield folder
-        return
-    with tempfile.TemporaryDirectory(prefix="headwater-demo-", ignore_cleanup_errors=True) as name:
-        yield Path(name)
-
-
-@asynccontextmanager
-async def _broker(options: Options, folder: Path, console: Console) -> AsyncIterator[_Place]:
-    """The broker that the run needs, started if it is ours."""
-    if options.broker == "memory":
-        log = MemoryLog()
-        async with MemoryBus(log) as bus:
-            yield _Place("memory", "", bus, memory=log)
-        return
-    async with AsyncExitStack() as stack:
-        cluster = None
-        if options.bootstrap is None:
-            cluster = LocalCluster(data=folder / "kafka", progress=lambda line: console.print(line, highlight=False))
-            await stack.enter_async_context(cluster)
-        settings = connection(cluster.bootstrap if cluster else options.bootstrap)
-        configure(level="error")
-        kafka = KafkaBus(settings)
-        await kafka.start()
-        stack.push_async_callback(kafka.close)
-        yield _Place(f"Apache Kafka at {settings.bootstrap}", settings.bootstrap, kafka, cluster=cluster)
 
 
 class _Run:
     """One run: the crew that works, the view of the log, and the board of what happens beside it."""
 
-    def __init__(self, options: Options, fleet: FleetData, place: _Place, plan: Plan, folder: Path) -> None:
+    def __init__(self, options: Options, fleet: FleetData, place: Place, plan: Plan, folder: Path) -> None:
         self._options, self._fleet, self._place, self._plan = options, fleet, place, plan
-        self._board = _Board(time.time())
+        self._board = Board(time.time())
         self._log = LogView(place.bus, plan.task, self._board.begun_ms)
         self._broker_restarts = 0
         self._broker_keeper: asyncio.Task[None] | None = None
@@ -174,7 +67,7 @@ class _Run:
             )
 
     @classmethod
-    async def prepare(cls, options: Options, fleet: FleetData, place: _Place, folder: Path) -> "_Run":
+    async def prepare(cls, options: Options, fleet: FleetData, place: Place, folder: Path) -> "_Run":
         """Create the task with the first model."""
         task = f"watch-{time.strftime('%Y%m%d-%H%M%S')}"
         adapter = adapter_for(make_model(options.seed))
@@ -293,14 +186,3 @@ class _Run:
             mean_staleness=tally.staleness / updates if tally and updates else 0.0,
             activity=self._board.activity(name),
         )
-
-
-def _how_to_go_on(options: Options, place: _Place, task: str, folder: Path) -> str:
-    if place.memory is not None:
-        return "The log was in memory and is gone; without --broker memory it lies in Kafka and can be replayed."
-    replay = f"headwater replay --task {task}"
-    if place.cluster is None:
-        return f"The task's topics are still there: {replay} --bootstrap {place.bootstrap}"
-    if options.keep:
-        return f"Kept: headwater broker up --data {folder / 'kafka'}   then   {replay}"
-    return "The broker's data are deleted; with --keep they stay, and `headwater replay` derives the model again."
