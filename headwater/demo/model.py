@@ -30,9 +30,8 @@ def make_model(seed: int) -> "Module":
     """A small convolutional network for two-second windows of six axes: 48,855 numbers, the same for equal seeds.
 
     Input is float32[N, 6, 1, 100], output float32[N, 7]. Group norm, not batch norm: it keeps no statistics of a
-    device's own data. The largest response over time, not the mean: an exercise shows in one telling movement, and the
-    fleet needs a third fewer updates. Windows are pictures of height one because PyTorch's fastest convolutions on a
-    CPU are for pictures.
+    device's own data. The largest response over time, not the mean: an exercise shows in one telling movement. Windows
+    are pictures of height one because PyTorch's fastest convolutions on a CPU are for pictures.
     """
     torch = _torch()
     nn = torch.nn
