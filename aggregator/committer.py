@@ -1,4 +1,8 @@
-"""Takes drafts through publish, append, read back, and does what may only be done once a version is official."""
+"""Takes drafts through publish, append, read back, and does what may only be done once a version is official.
+
+Two stages, so that the parts of a record travel while its parent is still being read back: nothing is appended before
+its parent is official, and parts that no record names cost only bytes.
+"""
 
 import asyncio
 import math
@@ -22,6 +26,9 @@ from broker_topics.topics import Topic, topic_name
 from monitoring.logs import get_logger
 from monitoring.metrics import Metrics, stage
 
+_UNDER_WAY = 3
+"""Records between step and official: one being appended, and the two that the fold may be ahead."""
+
 _IDLE_S = 0.5
 _LAG_S = 1.0
 
@@ -41,7 +48,7 @@ class Pending:
 
 @dataclass(slots=True)
 class Committer:
-    """Commits drafts in order, one at a time; the fold may be at most two records ahead.
+    """Commits drafts in order, one at a time; the fold may be at most two records ahead of the one being appended.
 
     since_keyframe, oldest_ms: steps since the newest keyframe and the log's time of the oldest input in them. A restart
     hands on what it replayed: or a process that never lives long would never write a keyframe.
@@ -58,7 +65,9 @@ class Committer:
     since_keyframe: int = 0
     oldest_ms: float = math.inf
     lag: int = 0
-    _queue: "asyncio.Queue[Pending]" = field(default_factory=lambda: asyncio.Queue(maxsize=1))
+    _queue: "asyncio.Queue[Pending]" = field(default_factory=asyncio.Queue)
+    _published: "asyncio.Queue[tuple[Pending, tuple[PartRef, ...]]]" = field(default_factory=asyncio.Queue)
+    _places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_UNDER_WAY))
     _still: asyncio.Event = field(default_factory=asyncio.Event)
     _sweeper: Sweeper = field(init=False)
 
@@ -67,7 +76,11 @@ class Committer:
         self._sweeper = Sweeper(self.bus, self.task, self.writer.models, list(self.keyframes))
 
     async def room(self) -> None:
-        """Wait until the fold may step: no keyframe is still being read from its vectors."""
+        """Wait until the fold may step, to call before each `put`.
+
+        Not while two records wait behind the one being appended, nor while a keyframe is read from its vectors.
+        """
+        await self._places.acquire()
         await self._still.wait()
 
     async def put(self, pending: Pending, state: FoldState) -> None:
@@ -81,7 +94,7 @@ class Committer:
             self._still.clear()
             self.since_keyframe, self.oldest_ms, self._sweeper.keyframe_needed = 0, math.inf, False
             pending.keyframe = await asyncio.to_thread(keyframe_parts, state)
-        await self._queue.put(pending)
+        self._queue.put_nowait(pending)
 
     @property
     def keyframe_overdue(self) -> bool:
@@ -93,11 +106,25 @@ class Committer:
         while True:
             try:
                 async with asyncio.timeout(_IDLE_S):
-                    pending = await self._queue.get()
+                    pending, parts = await self._published.get()
             except TimeoutError:
                 await self._watch()
                 continue
-            await self._commit(pending)
+            await self._commit(pending, parts)
+
+    async def publish(self) -> None:
+        """Put the parts of every draft into the log, for ever, while records before it are being appended."""
+        height = self.writer.next_height
+        while True:
+            pending = await self._queue.get()
+            if pending.keyframe is not None:
+                self.metrics.keyframe_attempts_total.inc()
+            with stage(self.metrics, "publish"):
+                parts = await self.writer.publish(height, pending.draft, pending.keyframe)
+            if pending.keyframe is not None:
+                self._still.set()
+            height += 1
+            self._published.put_nowait((pending, parts))
 
     async def watch_log(self) -> None:
         """Keep `lag`, the inputs that wait in the log, up to date."""
@@ -124,18 +151,12 @@ class Committer:
         except BusError as error:
             log.warning("broker_unreachable", reason=str(error))
 
-    async def _commit(self, pending: Pending) -> None:
-        height = self.writer.next_height
+    async def _commit(self, pending: Pending, parts: tuple[PartRef, ...]) -> None:
         self.metrics.chain_appends_total.inc()
-        if pending.keyframe is not None:
-            self.metrics.keyframe_attempts_total.inc()
-        with stage(self.metrics, "publish"):
-            parts = await self.writer.publish(height, pending.draft, pending.keyframe)
-        if pending.keyframe is not None:
-            self._still.set()
         with stage(self.metrics, "commit"):
             official = await self._append(pending, parts)
-        self.observer.official(official, pending.admitted)
+        self._places.release()
+        await self.observer.official(official, pending.admitted)
         await self._after(pending, official)
 
     async def _append(self, pending: Pending, parts: tuple[PartRef, ...]) -> Official:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from aggregator.committer import Committer, Pending
 from aggregator.core import Fold, roll_back_target
-from aggregator.intake import Intake
+from aggregator.gate import Opened
+from aggregator.intake import Input, Intake
 from aggregator.outcome import Admission
 from aggregator.state import FoldState
 from broker_topics.bus import BusRecord
@@ -19,9 +20,6 @@ _MAX_INPUTS = 4_000
 
 _MAX_BYTES = 64 * 1024 * 1024
 """Bytes of the inputs to a record at most: what a restart must hold to replay it."""
-
-_SLICE = 32
-"""Updates that the fold takes in one go before it looks up: bounds how long a stop or a deadline waits."""
 
 _IDLE_S = 30.0
 
@@ -74,25 +72,28 @@ class Serving:
             if self.committer.keyframe_overdue and not self.fold.consumed:
                 await self._close(Cause.DEADLINE)
 
-    async def _updates(self, batch: list[BusRecord]) -> None:
+    async def _updates(self, inputs: list[Input]) -> None:
         taken = 0
-        while taken < len(batch):
+        while taken < len(inputs):
             limit = self.fold.limit(self.committer.lag)
-            taken = await asyncio.to_thread(self._offer, batch, taken, limit)
+            count = await asyncio.to_thread(self._offer, inputs[taken:], limit)
+            readable = sum(opened is not None for _, opened in inputs[taken : taken + count])
+            self.metrics.updates_received_total.inc(readable)
+            taken += count
             if self.due is None and self.fold.consumed:
                 self.due = asyncio.get_running_loop().time() + self.fold.state.settings.flush_deadline_s
             self.metrics.buffer_updates.set(self.fold.pending)
             if self._full(limit):
                 await self._close(Cause.FULL)
 
-    def _offer(self, batch: list[BusRecord], start: int, limit: int) -> int:
-        """Offer records until the buffer is full; the index of the first one not taken."""
-        stop = min(len(batch), start + _SLICE)
-        for index in range(start, stop):
-            if self._full(limit):
-                return index
-            self._one(batch[index])
-        return stop
+    def _offer(self, inputs: list[Input], limit: int) -> int:
+        """Offer records until the buffer is full; how many were taken."""
+        with stage(self.metrics, "gate"):
+            for index, (record, opened) in enumerate(inputs):
+                if self._full(limit):
+                    return index
+                self._one(record, opened)
+        return len(inputs)
 
     def _full(self, limit: int) -> bool:
         return self.fold.pending >= limit or self.fold.consumed >= _MAX_INPUTS or self._bytes >= _MAX_BYTES
@@ -103,18 +104,14 @@ class Serving:
         if offset > expected:
             self.fold.void(partition=partition, first=expected, count=offset - expected, kind=RunKind.CONTROL)
 
-    def _one(self, record: BusRecord) -> None:
-        partition = record.partition
+    def _one(self, record: BusRecord, opened: Opened | None) -> None:
+        partition, data = record.partition, record.value or b""
         self._pass_gap(partition, record.offset)
-        self._bytes += len(record.value or b"")
-        if not record.readable:
+        self._bytes += len(data)
+        if opened is None:
             self.fold.void(partition=partition, first=record.offset, count=1, kind=RunKind.UNREADABLE)
             return
-        with stage(self.metrics, "decode"):
-            admission = self.fold.offer(
-                partition=partition, offset=record.offset, key=record.key, data=record.value or b""
-            )
-        self.metrics.updates_received_total.inc()
+        admission = self.fold.offer(partition=partition, offset=record.offset, key=record.key, data=data, opened=opened)
         self.admitted.append((admission, record.timestamp_ms))
 
     async def _commands(self, batch: list[BusRecord]) -> None:
