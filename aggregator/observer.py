@@ -4,7 +4,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,6 +21,8 @@ from monitoring.topk import SpaceSaving
 
 _REFRESH_S = 5.0
 _RECENT = 2_000
+_ENOUGH = 20
+_AT_ONCE = 64
 _WINDOWS: Mapping[Window, float] = {"5m": 300.0, "1h": 3600.0, "1d": 86_400.0}
 
 
@@ -36,12 +38,16 @@ class _Heard:
 
 @dataclass(slots=True)
 class Observer:
-    """Counts what became official; keeps a few numbers a device, none of which is ever a label."""
+    """Counts what became official; keeps a few numbers a device, none of which is ever a label.
+
+    late_from: the 95th percentile of recent staleness, versions; whoever lies beyond is a straggler.
+    """
 
     metrics: Metrics
     state: FoldState
     places: int = 1_000
     now_s: Callable[[], float] = time.time
+    late_from: float = math.inf
     _heard: dict[str, _Heard] = field(default_factory=dict)
     _staleness: "deque[int]" = field(default_factory=lambda: deque(maxlen=_RECENT))
     _stragglers: SpaceSaving = field(init=False)
@@ -49,16 +55,26 @@ class Observer:
     def __post_init__(self) -> None:
         self._stragglers = SpaceSaving(capacity=self.places)
 
-    def official(self, official: Official, admitted: Iterable[tuple[Admission, int]]) -> None:
-        """Count one official record and the inputs that it decided on; (admission, appended at, log's clock in ms)."""
+    async def official(self, official: Official, admitted: Sequence[tuple[Admission, int]]) -> None:
+        """Count one official record and the inputs that it decided on; (admission, appended at, log's clock in ms).
+
+        A few at a time: a record may decide on thousands, and the event loop has other duties.
+        """
         now_s = self.now_s()
-        for admission, appended_ms in admitted:
-            self.metrics.update_age_seconds.observe(max(0.0, now_s - appended_ms / 1000))
-            if admission.refused:
-                self._refused(admission, now_s)
-            else:
-                self._applied(admission, now_s)
         self._record(official, now_s)
+        if len(self._staleness) >= _ENOUGH:
+            self.late_from = float(np.percentile(self._staleness, 95))
+        for start in range(0, len(admitted), _AT_ONCE):
+            for admission, appended_ms in admitted[start : start + _AT_ONCE]:
+                self._input(admission, appended_ms, now_s)
+            await asyncio.sleep(0)
+
+    def _input(self, admission: Admission, appended_ms: int, now_s: float) -> None:
+        self.metrics.update_age_seconds.observe(max(0.0, now_s - appended_ms / 1000))
+        if admission.refused:
+            self._refused(admission, now_s)
+        else:
+            self._applied(admission, now_s)
 
     def restored(self, record: Record) -> None:
         """Show where the chain stood when this process took it up."""
@@ -91,11 +107,6 @@ class Observer:
     def _straggled(self, client_id: str, heard: _Heard, now_s: float, staleness: int) -> None:
         heard.straggled_s = now_s
         self._stragglers.add(client_id, float(staleness))
-
-    @property
-    def late_from(self) -> float:
-        """The 95th percentile of recent staleness, versions; whoever lies beyond is a straggler."""
-        return float(np.percentile(self._staleness, 95)) if len(self._staleness) >= 20 else math.inf
 
     def _record(self, official: Official, now_s: float) -> None:
         body, metrics = official.record.body, self.metrics
