@@ -31,7 +31,10 @@ log = get_logger("aggregator")
 
 
 class ChainWriter:
-    """One process's hand on the chain, under a random name of its own; used by one task at a time."""
+    """One process's hand on the chain, under a random name of its own.
+
+    One task may publish parts while another appends; nothing else is to be called by two at a time.
+    """
 
     def __init__(self, bus: Bus, task: str, commits: CommitsReader, *, identity: bytes | None = None) -> None:
         self._bus, self._task, self._commits = bus, task, commits
