@@ -320,7 +320,9 @@ async def _check_keyframes(bus: Bus, task: str, history: History, *, complete: i
     models = ModelsReader(bus, task)
     try:
         for record in history.chain[heights[0] :]:
-            if fold is not None:
+            if record.body.replaces_model:
+                fold = None  # a roll back or repair: the model is what its keyframe says
+            elif fold is not None:
                 fold = _replayed(history, fold, record)
             if record.body.keyframe:
                 state = await _loaded(models, history, record, must=record.height in heights[len(heights) - complete :])
