@@ -11,7 +11,7 @@ from broker_topics.codecs import Decoded
 from broker_topics.hashing import tree_hash
 from broker_topics.layout import Vector
 
-_CHUNK = 1 << 18
+_CHUNK = 1 << 15
 
 
 @dataclass(slots=True)
@@ -37,9 +37,12 @@ class HiddenModel:
         if delta is not None:
             delta.add_to(self.hidden)
         rate = np.float32(max(1 / (self.version + 1), min(1.0, inputs / horizon)))
+        scratch = np.empty(min(_CHUNK, self.hidden.size), dtype=np.float32)
         for start in range(0, self.hidden.size, _CHUNK):
-            part = slice(start, start + _CHUNK)
-            self.served[part] += rate * (self.hidden[part] - self.served[part])
+            hidden, served = self.hidden[start : start + _CHUNK], self.served[start : start + _CHUNK]
+            step = np.subtract(hidden, served, out=scratch[: hidden.size])
+            step *= rate
+            served += step
         self.version += 1
 
     def hidden_hash(self) -> bytes:
