@@ -92,14 +92,17 @@ class _Run:
         await self._crew.start()
         if self._place.cluster is not None:
             self._broker_keeper = asyncio.create_task(self._keep_broker(self._place.cluster))
-        deadline_s = time.time() + self._options.max_seconds
         with open_view(console) as view:
-            while not stop.is_set() and time.time() < deadline_s:
+            while not stop.is_set() and not self._time_is_over():
                 await self._look(_DRAW_S)
                 snapshot = self.snapshot()
                 view.show(snapshot)
                 if snapshot.seconds_to_target is not None:
                     break
+
+    def _time_is_over(self) -> bool:
+        """The run's time counts from the first training; the processes have as long again to get there."""
+        return time.time() - self._board.begun_s > self._options.max_seconds
 
     async def end(self) -> None:
         """End the crew in order, then read the log to its end."""

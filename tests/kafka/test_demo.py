@@ -75,7 +75,7 @@ async def test_a_killed_aggregator_comes_back_and_the_kept_log_replays_to_the_mo
 
 async def test_the_demo_without_a_broker_trains_in_one_process_and_says_that_the_target_was_missed(tmp_path):
     out = tmp_path / "report"
-    process = demo(out, "--broker", "memory", "--max-seconds", "12")
+    process = demo(out, "--broker", "memory", "--max-seconds", "15")
     text, _ = await asyncio.to_thread(process.communicate, None, 200)
     summary = json.loads((out / "summary.json").read_text())
     assert process.returncode == 1, text
