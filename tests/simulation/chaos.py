@@ -33,7 +33,7 @@ class Chaos:
     witness: Witness
     done: Counter[str] = field(default_factory=Counter)
     lost_parts: bool = False
-    _ate: bool = False
+    ate: bool = False
     _kinds: list[Callable[[], None]] = field(default_factory=list)
     _mean_s: float = 1.0
 
@@ -228,7 +228,7 @@ class Chaos:
         """A power cut took a part of the newest keyframe, or of a delta; an older keyframe is still whole."""
         models = self.world.log.partition(MODELS)
         young = [record for record in models.records[-12:-1] if record.key != HEAD_KEY]
-        if not young or self._ate:
+        if not young or self.ate:
             return
         lost = self.rng.choice(young)
         there = {record.offset for record in models.records if record is not lost}
@@ -240,7 +240,7 @@ class Chaos:
         """Retention takes what no replay from the newest keyframe needs."""
         if self.lost_parts:
             return
-        self._ate = True
+        self.ate = True
         for partition, offset in enumerate(self._keyframes()[-1].body.vector[:-1]):
             where = self.world.log.partition(UPDATES, partition)
             if offset > where.start:
@@ -256,3 +256,8 @@ class Chaos:
         old_ms = int(self.world.wall() * 1000) - DAY_MS
         young = [record.offset for record in models.records[:-1] if record.timestamp_ms > old_ms]
         models.compact(before=young[0] if young else models.records[-1].offset)
+
+    def compact_all(self) -> None:
+        """What the cleaner will have done a day after the end."""
+        models = self.world.log.partition(MODELS)
+        models.compact(before=models.records[-1].offset)

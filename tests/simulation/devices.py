@@ -21,7 +21,7 @@ T = TypeVar("T")
 Mass = npt.NDArray[np.float64]
 
 SIZE = 4
-LIMITS = Limits(backoff_initial_s=0.5, backoff_max_s=20.0)
+LIMITS = Limits(backoff_initial_s=0.5, backoff_max_s=20.0, max_age_s=1e7)
 
 
 class KilledError(Exception):

@@ -9,7 +9,7 @@ from random import Random
 from aggregator.shell import Aggregator
 from broker_topics.bus import OffsetGoneError
 from broker_topics.entry import ChainLostError
-from broker_topics.errors import BusError, LostRaceError, WireError
+from broker_topics.errors import BusError, InputsLostError, LostRaceError, WireError
 from broker_topics.follow import Follower
 from monitoring.metrics import Metrics
 from tests.simulation.network import TASK, Link
@@ -20,12 +20,16 @@ METRICS = Metrics()
 
 @dataclass(slots=True, kw_only=True)
 class Supervisor:
-    """Keeps one aggregator running, as an operator's tool would; counts how each ended."""
+    """Keeps one aggregator running, as an operator's tool would; counts how each ended.
+
+    may_be_overtaken: whether retention may take what this one has not read, because another has.
+    """
 
     rng: Random
     link_up: Callable[[], Link]
     complain: Callable[[str], None]
     wall: Callable[[], float]
+    may_be_overtaken: Callable[[], bool]
     ends: Counter[str] = field(default_factory=Counter)
     link: Link | None = None
     aggregator: Aggregator | None = None
@@ -50,7 +54,8 @@ class Supervisor:
             return
         error = process.exception()
         self.ends[type(error).__name__ if error else "stopped"] += 1
-        if error is not None and not isinstance(error, LostRaceError | BusError):
+        overtaken = isinstance(error, InputsLostError) and self.may_be_overtaken()
+        if error is not None and not overtaken and not isinstance(error, LostRaceError | BusError):
             self.complain(f"crash: an aggregator ended with {type(error).__name__}: {error}")
 
 

@@ -1,0 +1,205 @@
+"""Bugs planted by hand, to see that the simulation finds them: each breaks one rule of the product while it is in."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+import aggregator.core
+import worker.core
+from aggregator.ledger import Ledger
+from aggregator.state import VELOCITY, FoldState
+from aggregator.sweep import Sweeper
+from aggregator.writer import ChainWriter
+from broker_topics.chain import ChainReader
+from broker_topics.entry import Official
+from broker_topics.errors import RejectCode
+from broker_topics.models_log import ModelsWriter
+from broker_topics.parts import Part, part_key
+from broker_topics.record import Decision, Record, parse
+from worker.core import Core
+from worker.events import Produced, ProduceFailed
+from worker.settling import ACCEPTED, Doubt, settle
+from worker.shell import Session
+from worker.state import DeviceState
+
+Patch = tuple[Any, str, Any]
+"""Whose attribute, which, and what stands there instead."""
+
+
+def _dedupe_off_by_one() -> Patch:
+    """The last sequence again is let in."""
+    judge = Ledger.judge
+
+    def lenient(self: Ledger, *, client_id: str, incarnation: int, sequence: int, crc: int) -> Decision | None:
+        entry = self.get(client_id)
+        if entry is not None and (incarnation, sequence) == (entry.incarnation, entry.sequence):
+            return None
+        return judge(self, client_id=client_id, incarnation=incarnation, sequence=sequence, crc=crc)
+
+    return Ledger, "judge", lenient
+
+
+def _commit_before_parts() -> Patch:
+    """The record is appended while its parts are still on their way."""
+
+    async def early(self: Any, height: int, part: Part) -> int:
+        key = part_key(height=height, writer=self._writer, digest=part.digest, name=part.name, index=part.index)
+        end = (await self._bus.end_offsets(self._topic))[0]
+
+        async def later() -> None:
+            await asyncio.sleep(1.0)
+            await self._bus.send(self._topic, key=key, value=part.value)
+
+        asyncio.ensure_future(later()).add_done_callback(lambda done: done.cancelled() or done.exception())
+        return int(end)
+
+    return ModelsWriter, "_send", early
+
+
+def _keyframe_without_ledger() -> Patch:
+    """A keyframe forgets which devices were heard."""
+    return Ledger, "rows", lambda self: iter(())
+
+
+def _keyframe_without_optimizer() -> Patch:
+    """A keyframe forgets the momentum."""
+    vectors = FoldState.vectors
+
+    def at_rest(self: FoldState) -> Any:
+        return {name: np.zeros_like(v) if name == VELOCITY else v for name, v in vectors(self).items()}
+
+    return FoldState, "vectors", at_rest
+
+
+def _keyframe_without_pause() -> Patch:
+    """A keyframe forgets that the task is paused."""
+    meta = FoldState.meta
+    return FoldState, "meta", lambda self: meta(replace(self, paused=False))
+
+
+def _next_before_settled() -> Patch:
+    """What the log acknowledged counts as accepted, so the next update is sent before the chain has decided."""
+    produced = Core._produced
+
+    def hasty(self: Core, event: Produced) -> None:
+        produced(self, event)
+        if self.state.row is not None:
+            self.state = settle(self.state, self.state.row, ACCEPTED)
+
+    return Core, "_produced", hasty
+
+
+def _doubt_merged() -> Patch:
+    """An update in doubt goes back into the residual and is sent in other words."""
+    take = Core._take
+
+    def impatient(self: Core, event: Any) -> None:
+        take(self, event)
+        if isinstance(event, ProduceFailed) and self.state.row is not None:
+            self.state = settle(self.state, self.state.row, RejectCode.STALE)
+
+    return Core, "_take", impatient
+
+
+def _void_is_accepted() -> Patch:
+    """A device believes that an offset which was passed over held its update."""
+    judged = worker.core.judged
+
+    def trusting(body: Any, row: Any) -> Any:
+        found = judged(body, row)
+        return Decision(row.crc, 1.0) if found is Doubt.VOID else found
+
+    return worker.core, "judged", trusting
+
+
+def _sent_before_stored() -> Patch:
+    """A device's bytes reach the producer before its outbox is on the disk."""
+
+    async def lazy(self: Any, state: DeviceState) -> None:
+        self.newest = state
+
+        def write() -> None:
+            if self.newest is state and not self._parts.outbox.link.killed:
+                self._parts.outbox.save(state)
+
+        asyncio.get_running_loop().call_later(0.5, write)
+
+    return Session, "_store", lazy
+
+
+def _zombie_serves() -> Patch:
+    """A writer believes in its own record without reading it back."""
+
+    async def believe(self: Any, record: Record) -> Official:
+        end = (await self._bus.end_offsets(self._topic))[0]
+        self._commits.chain.last, self._commits.chain.last_offset = record, end - 1
+        return Official(record, end - 1, 0)
+
+    return ChainWriter, "_read_back", believe
+
+
+def _last_wins() -> Patch:
+    """Of two records that fit a reader takes the later one."""
+    feed = ChainReader.feed
+
+    def fickle(self: ChainReader, offset: int, data: bytes) -> Record | None:
+        last = self.last
+        if last is not None and last.height and len(data) > 100:
+            record = parse(data)
+            if (record.height, record.parent) == (last.height, last.parent) and record.hash != last.hash:
+                self.last, self.last_offset = record, offset
+                return record
+        return feed(self, offset, data)
+
+    return ChainReader, "feed", fickle
+
+
+def _refusals_forgotten() -> Patch:
+    """Refusals do not advance the ledger."""
+    return aggregator.core, "SETTLING", frozenset()
+
+
+def _swept_too_far() -> Patch:
+    """Everything below the newest keyframe is deleted, not below the one before it."""
+    sweep = Sweeper._sweep
+
+    async def greedy(self: Sweeper, below: int) -> None:
+        await sweep(self, self.keyframes[-1].record.height + 1)
+
+    return Sweeper, "_sweep", greedy
+
+
+PLANTS: dict[str, Callable[[], Patch]] = {
+    plant.__name__.strip("_"): plant
+    for plant in (
+        _dedupe_off_by_one,
+        _commit_before_parts,
+        _keyframe_without_ledger,
+        _keyframe_without_optimizer,
+        _keyframe_without_pause,
+        _next_before_settled,
+        _doubt_merged,
+        _void_is_accepted,
+        _sent_before_stored,
+        _zombie_serves,
+        _last_wins,
+        _refusals_forgotten,
+        _swept_too_far,
+    )
+}
+
+
+@contextmanager
+def planted(name: str) -> Iterator[None]:
+    """Run the block with one bug in the product."""
+    whose, attribute, instead = PLANTS[name]()
+    sound = getattr(whose, attribute)
+    setattr(whose, attribute, instead)
+    try:
+        yield
+    finally:
+        setattr(whose, attribute, sound)
