@@ -79,8 +79,7 @@ class Core:
         self._take(event)
         wanted = self._next()
         changed = any(getattr(before, name) is not getattr(self.state, name) for name in _STORED)
-        parting = isinstance(event, events.StopRequested) and before.position is not None
-        stores: list[Effect] = [events.Store(self.state)] if changed or parting else []
+        stores: list[Effect] = [events.Store(self.state)] if changed else []
         return [*stores, *self._reports, *wanted]
 
     def _take(self, event: Event) -> None:

@@ -8,6 +8,7 @@ from numbers import Real
 import numpy as np
 
 from broker_topics.errors import ConfigError
+from broker_topics.fields import COUNT
 
 MAX_STEPS = 10**9
 """Local steps that one training may claim."""
@@ -36,15 +37,15 @@ class LocalResult:
     proximal: float = 0.0
 
     def __post_init__(self) -> None:
-        if not _is_count(self.num_examples) or self.num_examples < 1:
+        if not _is_count(self.num_examples) or not 1 <= self.num_examples <= COUNT:
             raise ConfigError(f"num_examples is {self.num_examples!r}: give the number of examples, at least 1")
         if not _is_count(self.num_steps) or not 0 <= self.num_steps <= MAX_STEPS:
             raise ConfigError(f"num_steps is {self.num_steps!r}: give the number of optimizer steps made")
-        if not isinstance(self.momentum, Real) or not 0 <= self.momentum < 1:
+        if not _is_number(self.momentum) or not 0 <= self.momentum < 1:
             raise ConfigError(f"momentum is {self.momentum!r}: give a number from 0 to below 1")
-        if not isinstance(self.proximal, Real) or not (math.isfinite(self.proximal) and self.proximal >= 0):
+        if not _is_number(self.proximal) or not (math.isfinite(self.proximal) and self.proximal >= 0):
             raise ConfigError(f"proximal is {self.proximal!r}: give μ, a number from 0 on")
-        if not isinstance(self.metrics, Mapping):
+        if not _is_mapping(self.metrics):
             raise ConfigError(f"metrics is a {type(self.metrics).__name__}: give a dict, such as {{'loss': 0.5}}")
         if len(self.metrics) > _MAX_METRICS:
             raise ConfigError(f"{len(self.metrics)} metrics are too many: give at most {_MAX_METRICS}")
@@ -55,12 +56,20 @@ class LocalResult:
 def _check_metric(name: object, value: object) -> None:
     if not isinstance(name, str) or not 0 < len(name) <= _MAX_NAME or not name.isprintable():
         raise ConfigError(f"metric name {name!r}: give 1 to {_MAX_NAME} printable characters")
-    if not isinstance(value, Real):
+    if not _is_number(value):
         raise ConfigError(f"metric {name} is {type(value).__name__}: give a number, such as float(loss)")
 
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real)
+
+
+def _is_mapping(value: object) -> bool:
+    return isinstance(value, Mapping)
 
 
 def pull_of(steps: int, *, momentum: float = 0.0, shrink: float = 0.0) -> float:

@@ -94,6 +94,7 @@ class Session:
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._told = (0, 0)
+        self._stored = state
         self._stop_told, self._telemetry_at_s = False, 0.0
 
     async def run(self) -> None:
@@ -122,6 +123,8 @@ class Session:
             if name in self._tasks:
                 await asyncio.wait([self._tasks[name]], timeout=grace_s)
             await self._cancel(name)
+        if self._core.state is not self._stored:
+            await self._attempt(self._store(self._core.state))
         await self.following.close()
 
     async def _attempt(self, work: Coroutine[Any, Any, None]) -> None:
@@ -196,6 +199,7 @@ class Session:
         while True:
             try:
                 await self._parts.run(lambda: self._parts.outbox.save(state))
+                self._stored = state
                 return
             except OutboxFullError as error:
                 failures += 1

@@ -1,6 +1,7 @@
-"""Where slow work runs: a training has a thread of its own, so that it never stands in the way of anything else."""
+"""Where slow work runs: training has a thread of its own, so that it never stands in the way of anything else."""
 
 import asyncio
+import queue
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -21,23 +22,44 @@ def in_pool(function: Callable[[], T]) -> Awaitable[T]:
     return asyncio.to_thread(function)
 
 
-async def in_own_thread(function: Callable[[], T]) -> T:
-    """Run something long in a new thread, which does not keep the process alive once nobody waits for it."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
+class OwnThread:
+    """A `Runner` for long work: one thread, always the same one, which never keeps the process alive.
 
-    def finish(outcome: Callable[[Any], None], value: object) -> None:
-        if not future.done():
-            outcome(value)
+    The same one, because numeric libraries keep a pool of helpers for every thread that they meet.
+    """
 
-    def work() -> None:
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            try:
-                result = function()
-            except BaseException as error:
-                loop.call_soon_threadsafe(finish, future.set_exception, error)
-            else:
-                loop.call_soon_threadsafe(finish, future.set_result, result)
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
 
-    threading.Thread(target=work, name="headwater-training", daemon=True).start()
-    return await future
+    async def __call__(self, function: Callable[[], T], /) -> T:
+        """Run it after what was given before."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+
+        def finish(outcome: Callable[[Any], None], value: object) -> None:
+            if not future.done():
+                outcome(value)
+
+        def job() -> None:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                try:
+                    result = function()
+                except BaseException as error:
+                    loop.call_soon_threadsafe(finish, future.set_exception, error)
+                else:
+                    loop.call_soon_threadsafe(finish, future.set_result, result)
+
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="headwater-training", daemon=True)
+            self._thread.start()
+        self._jobs.put(job)
+        return await future
+
+    def close(self) -> None:
+        """Let the thread end once it has nothing to do."""
+        self._jobs.put(None)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()

@@ -28,7 +28,7 @@ from worker.pacing import Limits
 from worker.reporting import OnEvent, Reporter
 from worker.shell import Parts, Session, owner_of
 from worker.state import DeviceState
-from worker.threads import Runner, in_own_thread, in_pool
+from worker.threads import OwnThread, Runner, in_pool
 from worker.training import TrainFunction, Training
 
 
@@ -84,7 +84,8 @@ class Worker:
         self._telemetry, self._on_event, self._limits = telemetry, on_event, limits
         self._rng, self._stop_grace_s = np.random.default_rng(seed), stop_grace_s
         self._clock, self._wall = clock, wall_clock
-        self._run, self._run_training = run_in_thread or in_pool, run_in_thread or in_own_thread
+        self._run_in_thread = run_in_thread
+        self._run = run_in_thread or in_pool
         self._halt = threading.Event()
         self._stop: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
         self._session: Session | None = None
@@ -116,12 +117,15 @@ class Worker:
         state = await self._run(lambda: outbox.open(owner)) or DeviceState.fresh(self._adapter.layout)
         if outbox.moved_aside is not None:
             report(Report(Kind.OUTBOX_CORRUPT, {"moved_to": str(outbox.moved_aside)}))
+        thread = OwnThread()
         try:
             if close_bus:
                 await _start(bus)
-            self._session = Session(self._parts(bus, outbox, report, stop), state)
+            parts = self._parts(bus, outbox, report, stop, self._run_in_thread or thread)
+            self._session = Session(parts, state)
             await self._session.run()
         finally:
+            thread.close()
             if close_bus:
                 await bus.close()
             await self._run(outbox.close)
@@ -171,7 +175,7 @@ class Worker:
             raise ConfigError("no model was received yet: let the worker run until it has reached the broker")
         return self._adapter.copy_with(snapshot.served)
 
-    def _parts(self, bus: Bus, outbox: Outbox, report: Reporter, stop: asyncio.Event) -> Parts:
+    def _parts(self, bus: Bus, outbox: Outbox, report: Reporter, stop: asyncio.Event, run_training: Runner) -> Parts:
         clock = self._clock or asyncio.get_running_loop().time
         training = Training(
             model=self._model,
@@ -196,7 +200,7 @@ class Worker:
             clock=clock,
             wall=self._wall,
             run=self._run,
-            run_training=self._run_training,
+            run_training=run_training,
             telemetry=self._telemetry,
             stop_grace_s=self._stop_grace_s,
         )

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from broker_topics.errors import ExitCode
+from broker_topics.errors import ConfigError, ExitCode
 from broker_topics.kafka import KafkaBus
 from broker_topics.local.cluster import LocalCluster
 from broker_topics.messages import Update
@@ -21,6 +21,8 @@ from broker_topics.record import Decision
 from broker_topics.settings import ConnectionSettings
 from broker_topics.topics import Topic, topic_name
 from tests.fleet import LAYOUT, chain_of, make_task, running, until
+from tests.kafka.certificates import Authority
+from tests.markdown import ROOT
 from worker import Kind, Limits, LocalResult, TrainContext, Worker, WorkerEvent
 
 MY_FLEET = """
@@ -179,6 +181,63 @@ async def test_with_the_broker_gone_a_device_stops_in_order(
     process.send_signal(signal.SIGINT)
     _, errors = await asyncio.to_thread(process.communicate, timeout=60)
     assert process.returncode == ExitCode.DONE, errors
+
+
+FIVE_LINES = """
+import sys
+import numpy as np
+from headwater import Worker, LocalResult
+
+def train(model, context):
+    model["w"] += np.float32(context.learning_rate)
+    return LocalResult(num_examples=3, num_steps=20)
+
+model = {"w": np.zeros((2, 3), np.float32), "b": np.zeros(2, np.float32)}
+Worker(task=sys.argv[1], client_id="w-17", model=model, train=train, bootstrap=sys.argv[2]).run()
+print("ended in order")
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_five_lines_around_one_s_own_training_are_enough(
+    bootstrap: str, task_name: str, tmp_path: Path, number: signal.Signals
+) -> None:
+    (tmp_path / "worker.py").write_text(FIVE_LINES)  # the name that everybody gives it
+    async with connected(bootstrap) as bus:
+        await make_task(bus, task_name, flush_deadline_s=0.2)
+        async with running(bus, task_name):
+            script = subprocess.Popen(
+                [sys.executable, "worker.py", task_name, bootstrap],
+                cwd=tmp_path,
+                env={**os.environ, "XDG_STATE_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)},
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            try:
+                await until_accepted(bus, task_name, 3)
+            finally:
+                script.send_signal(number)
+                printed, _ = await asyncio.to_thread(script.communicate, timeout=60)
+    assert script.returncode == 0
+    assert printed == "ended in order\n"
+
+
+async def test_a_wrong_password_is_the_error_that_a_device_ends_with(
+    broker: LocalCluster, authority: Authority, task_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADWATER_TLS_CA", str(authority.ca))
+    monkeypatch.setenv("HEADWATER_USER", "watch")
+    monkeypatch.setenv("HEADWATER_PASSWORD", "wrong-password")
+    device = Worker(
+        task=task_name,
+        client_id="w-1",
+        model=LAYOUT.unflatten(np.zeros(LAYOUT.size, np.float32)),
+        train=lambda model, context: LocalResult(num_examples=1, num_steps=1),
+        bootstrap=broker.address("SCRAM"),
+        state_dir=tmp_path,
+    )
+    with pytest.raises(ConfigError, match="password"):
+        await device.serve()
 
 
 async def test_an_unknown_task_ends_the_command_with_the_mend(bootstrap: str, task_name: str, folder: Path) -> None:

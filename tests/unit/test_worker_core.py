@@ -385,7 +385,7 @@ def test_a_device_that_may_not_train_is_asked_again_within_a_minute(bench: Bench
 
 def test_a_stop_begins_nothing_new_and_keeps_what_the_training_did(bench: Bench) -> None:
     bench.enter()
-    assert bench.tell(StopRequested()) == ["store"]
+    assert bench.tell(StopRequested()) == []
     assert bench.train() == ["store", "training_finished"]
     assert bench.outbox.state is not None
     assert bench.outbox.state.queued is not None
