@@ -4,8 +4,11 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from broker_topics.codecs import CodecId, Encoded, encode
 from broker_topics.memory_log import MemoryPartition
@@ -13,11 +16,10 @@ from broker_topics.messages import Control, Head, Update
 from broker_topics.models_log import HEAD_KEY
 from broker_topics.partitions import partition_of
 from broker_topics.record import Record
-from tests.simulation.invariants import walk
-from tests.simulation.network import COMMITS, CONTROL, MODELS, TASK, UPDATES
+from tests.simulation.devices import Watch
+from tests.simulation.history import walk
+from tests.simulation.network import COMMITS, CONTROL, MODELS, TASK, UPDATES, Link
 from tests.simulation.servers import Witness
-
-import numpy as np
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -89,15 +91,15 @@ class Chaos:
         """The end of all trouble."""
         self.world.weather.calm = True
         self.world.log.down = False
-        for one in (*self.world.watches, *self.world.servers, self.witness):
-            if one.link is not None:
-                one.link.online = True
+        for link in [one.link for one in self.world.watches] + [one.link for one in self.world.servers]:
+            _bring_back(link)
+        _bring_back(self.witness.link)
         self.world.log.deliver_late()
 
     def _later(self, delay_s: float, what: Callable[[], object]) -> None:
         asyncio.get_running_loop().call_later(delay_s, what)
 
-    def _watch(self):  # type: ignore[no-untyped-def]
+    def _watch(self) -> Watch:
         return self.rng.choice([watch for watch in self.world.watches if not watch.abandoned])
 
     def _partition(self) -> MemoryPartition:
@@ -111,7 +113,7 @@ class Chaos:
         link = self._watch().link
         if link is not None:
             link.online = False
-            self._later(self.rng.choice([5.0, 20.0, 60.0]), lambda: setattr(link, "online", True))
+            self._later(self.rng.choice([5.0, 20.0, 60.0]), partial(_bring_back, link))
 
     def kill_device(self) -> None:
         link = self._watch().link
@@ -156,9 +158,8 @@ class Chaos:
     def nobody_serves(self) -> None:
         for server in self.world.servers:
             if server.link is not None:
-                link = server.link
-                link.online = False
-                self._later(self.rng.uniform(5, 30), lambda link=link: setattr(link, "online", True))
+                server.link.online = False
+                self._later(self.rng.uniform(5, 30), partial(_bring_back, server.link))
 
     # The log
 
@@ -261,3 +262,9 @@ class Chaos:
         """What the cleaner will have done a day after the end."""
         models = self.world.log.partition(MODELS)
         models.compact(before=models.records[-1].offset)
+
+
+def _bring_back(link: Link | None) -> None:
+    """The end of an outage."""
+    if link is not None:
+        link.online = True

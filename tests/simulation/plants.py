@@ -10,6 +10,7 @@ import numpy as np
 
 import aggregator.core
 import worker.core
+import worker.settling
 from aggregator.ledger import Ledger
 from aggregator.state import VELOCITY, FoldState
 from aggregator.sweep import Sweeper
@@ -107,7 +108,7 @@ def _doubt_merged() -> Patch:
 
 def _void_is_accepted() -> Patch:
     """A device believes that an offset which was passed over held its update."""
-    judged = worker.core.judged
+    judged = worker.settling.judged
 
     def trusting(body: Any, row: Any) -> Any:
         found = judged(body, row)

@@ -1,6 +1,7 @@
 """One seeded run: a task, its devices and aggregators, a time of trouble, a time of calm, and then the account."""
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
@@ -9,18 +10,18 @@ from random import Random
 import numpy as np
 
 from aggregator.genesis import create_task
-from aggregator.ledger import REMEMBERED
 from broker_topics.entry import CommitsReader
 from broker_topics.layout import Layout, Tensor
 from broker_topics.memory import MemoryBus
 from broker_topics.memory_log import MemoryLog
 from broker_topics.messages import Control
-from broker_topics.record import RunKind
 from broker_topics.task import TaskSettings
+from tests.simulation.account import Account, happened
 from tests.simulation.chaos import Chaos
 from tests.simulation.clock import run_virtually
-from tests.simulation.devices import SIZE, KilledError, Mass, Outbox, Watch, mass_of
-from tests.simulation.invariants import History, check
+from tests.simulation.devices import SIZE, KilledError, Outbox, Watch
+from tests.simulation.history import History
+from tests.simulation.invariants import check
 from tests.simulation.network import COMMITS, CONTROL, TASK, UPDATES, Link, Weather
 from tests.simulation.servers import Supervisor, Witness
 
@@ -123,32 +124,12 @@ class World:
 
     async def run(self) -> Outcome:
         """Trouble, calm, account."""
-        rng, counts, head = self.rng, Counter[str](), ""
+        rng = self.rng
         asyncio.get_running_loop().set_exception_handler(self._unheard)
         async with MemoryBus(self.log) as bus:
             settings = self.settings()
-            self.weather.calm = True
-            await create_task(
-                bus,
-                TASK,
-                settings=settings,
-                layout=LAYOUT,
-                first=np.zeros(SIZE, np.float32),
-                replication=1,
-                identity=rng.randbytes(16),
-            )
-            self.weather.calm = False
-            names = dict(rng=rng, link_up=self.link, complain=self.complain)
-            witness = Witness(**names)  # type: ignore[arg-type]
-            for number in range(rng.randint(2, 6)):
-                self.add_watch(f"w-{number}")
-            chaos = Chaos(self, witness)
-            for _ in range(rng.choice([1, 1, 2])):
-                overtaken = lambda: chaos.ate and not self.weather.calm  # noqa: E731
-                server = Supervisor(**names, wall=self.wall, may_be_overtaken=overtaken)  # type: ignore[arg-type]
-                self.servers.append(server)
-                self.begin(server.live())
-            self.begin(witness.live())
+            await self._create(bus, settings)
+            chaos = self._populate()
             try:
                 await chaos.run(rng.choice(TROUBLE_S))
                 await self._calm(bus, chaos)
@@ -156,7 +137,7 @@ class World:
                 self.complain(f"I7: {stall}")
             await self._stop()
             chaos.compact_all()
-            seen = [*witness.seen, *(place for watch in self.watches for place in watch.outbox.seen)]
+            seen = [*chaos.witness.seen, *(place for watch in self.watches for place in watch.outbox.seen)]
             history = await check(
                 bus,
                 TASK,
@@ -165,11 +146,53 @@ class World:
                 settled=not self.violations,
                 keyframes=0 if chaos.lost_parts else 2,
             )
-            self._account(history, settings, lost_outboxes=chaos.done["restore_backup"] > 0)
+            account = Account(history, self.watches, self.made, self.complain)
+            account.check_devices(lost_outboxes=chaos.done["restore_backup"] > 0)
+            if self.exact and not self.violations:
+                account.check_mass(settings.buffer_size)
             self.violations += history.violations
-            head = history.chain[-1].hash.hex()[:12] if history.chain else ""
-            counts = self._counts(history, chaos)
+            return self._outcome(history, chaos)
+
+    def _outcome(self, history: History, chaos: Chaos) -> Outcome:
+        counts = Counter({f"chaos {name}": count for name, count in chaos.done.items()})
+        for server in self.servers:
+            counts.update({f"aggregator {end}": count for end, count in server.ends.items()})
+        for watch in self.watches:
+            counts.update(f"device {settled.outcome}" for settled in watch.outbox.settled)
+        counts.update(happened(history))
+        head = history.chain[-1].hash.hex()[:12] if history.chain else ""
         return Outcome(seed=self.seed, violations=self.violations, head=head, counts=counts)
+
+    async def _create(self, bus: MemoryBus, settings: TaskSettings) -> None:
+        """The task is made in peace."""
+        first, identity = np.zeros(SIZE, np.float32), self.rng.randbytes(16)
+        self.weather.calm = True
+        await create_task(bus, TASK, settings=settings, layout=LAYOUT, first=first, replication=1, identity=identity)
+        self.weather.calm = False
+
+    def _populate(self) -> Chaos:
+        """Devices, aggregators, a witness, and the trouble that awaits them."""
+        rng = self.rng
+        witness = Witness(rng=rng, link_up=self.link, complain=self.complain)
+        chaos = Chaos(self, witness)
+
+        def may_be_overtaken() -> bool:
+            return chaos.ate and not self.weather.calm
+
+        for number in range(rng.randint(2, 6)):
+            self.add_watch(f"w-{number}")
+        for _ in range(rng.choice([1, 1, 2])):
+            server = Supervisor(
+                rng=rng,
+                link_up=self.link,
+                complain=self.complain,
+                wall=self.wall,
+                may_be_overtaken=may_be_overtaken,
+            )
+            self.servers.append(server)
+            self.begin(server.live())
+        self.begin(witness.live())
+        return chaos
 
     def _unheard(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
         """An error that nobody waits for any more; only the dead may leave one."""
@@ -177,7 +200,7 @@ class World:
         if not isinstance(error, KilledError):
             self.complain(f"crash: {context.get('message')}: {error!r}")
 
-    async def _calm(self, bus: MemoryBus, chaos: "Chaos") -> None:
+    async def _calm(self, bus: MemoryBus, chaos: Chaos) -> None:
         """No more faults and no more training: everything that waits must now be settled."""
         chaos.make_calm()
         commits = CommitsReader(bus, TASK)
@@ -217,58 +240,6 @@ class World:
             if isinstance(end, Exception):
                 self.complain(f"crash: {type(end).__name__}: {end}")
 
-    def _account(self, history: History, settings: TaskSettings, *, lost_outboxes: bool) -> None:
-        """I4 for every device, and the server's mass where numbers are exact.
-
-        forgotten: updates that came again later than the ledger remembers; their devices took them for stale.
-        """
-        control = len(history.vector) - 1
-        accepted: dict[int, int] = {}
-        forgotten: set[int] = set()
-        total: Mass = np.zeros(SIZE)
-        for record in history.chain:
-            decisions = iter(record.body.decisions)
-            for run in record.body.runs:
-                for _ in range(run.count) if run.kind is RunKind.DATA else ():
-                    decision = next(decisions)
-                    body, first = record.body, accepted.get(decision.crc)
-                    if first is not None and body.version - first > REMEMBERED * body.max_staleness:
-                        forgotten.add(decision.crc)
-                    if decision.accepted and run.partition != control:
-                        accepted[decision.crc] = record.body.version
-                        total += mass_of(self.made[decision.crc]) * decision.weight
-        known = {one.crc for watch in self.watches for one in watch.outbox.settled}
-        known |= {watch.outbox.state.row.crc for watch in self.watches if watch.outbox.state and watch.outbox.state.row}
-        if not lost_outboxes and (nobodys := accepted.keys() - known):
-            self.complain(f"I4: {len(nobodys)} accepted updates are remembered by no device")
-        for watch in self.watches:
-            for settled in watch.outbox.settled:
-                if settled.outcome == "accepted" and settled.crc not in accepted:
-                    self.complain(f"I4: {watch.client_id} holds an update as accepted that the chain does not have")
-                if settled.outcome == "given_back" and settled.crc in accepted.keys() - forgotten:
-                    self.complain(f"I4: {watch.client_id} took an update back that the chain accepted")
-                if settled.outcome == "vanished":
-                    self.complain(f"I4: {watch.client_id} lost an update without counting it")
-        if self.exact and self.servers and not self.violations:
-            x = history.x
-            if x is not None and (off := np.abs(total / settings.buffer_size - x).max()) > 0:
-                self.complain(f"mass: the model holds {off} more or less than was accepted")
-
-    def _counts(self, history: History, chaos: "Chaos") -> Counter[str]:
-        counts = Counter({"records": len(history.chain), "replayed": history.segments})
-        for record in history.chain:
-            for decision in record.body.decisions:
-                counts[decision.code.value if decision.code else "accepted"] += 1
-            for run in record.body.runs:
-                if run.kind is not RunKind.DATA:
-                    counts[f"void {run.kind.value}"] += run.count
-        for watch in self.watches:
-            counts.update(f"device {settled.outcome}" for settled in watch.outbox.settled)
-        for server in self.servers:
-            counts.update({f"aggregator {end}": count for end, count in server.ends.items()})
-        counts.update({f"chaos {name}": count for name, count in chaos.done.items()})
-        return counts
-
 
 class Stalled(Exception):
     """Calm did not settle everything."""
@@ -276,8 +247,12 @@ class Stalled(Exception):
 
 def simulate(seed: int) -> Outcome:
     """Run one seed to its end; the same seed does the same, always."""
-    world = World(seed)
+    world, log = World(seed), logging.getLogger("headwater")
+    level = log.level
+    log.setLevel(logging.CRITICAL)  # thousands of faults would fill any log
     try:
         return run_virtually(world.run())
     except RuntimeError as error:
         return Outcome(seed=seed, violations=[*world.violations, f"I7: {error}"], head="", counts=Counter())
+    finally:
+        log.setLevel(level)

@@ -1,0 +1,83 @@
+"""The account at the end of a run: what devices believe and what the model holds, against what the chain says."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from aggregator.ledger import REMEMBERED
+from broker_topics.record import RunKind
+from tests.simulation.devices import SIZE, Settled, Watch, mass_of
+from tests.simulation.history import History, inputs_of
+
+
+@dataclass(slots=True)
+class Account:
+    """I4 for every device, and the mass of the model.
+
+    accepted: version at which each update, by CRC, entered the model. forgotten: updates that came again later than the
+    ledger remembers; their devices were told that they are stale.
+    """
+
+    history: History
+    watches: Sequence[Watch]
+    made: Mapping[int, bytes]
+    complain: Callable[[str], None]
+    accepted: dict[int, int] = field(default_factory=dict)
+    forgotten: set[int] = field(default_factory=set)
+    weights: dict[int, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.history.chain:
+            return
+        control = len(self.history.vector) - 1
+        for one in inputs_of(self.history, {}):
+            crc, body = one.decision.crc, self.history.chain[one.height].body
+            first = self.accepted.get(crc)
+            if first is not None and body.version - first > REMEMBERED * body.max_staleness:
+                self.forgotten.add(crc)
+            if one.decision.accepted and one.partition != control:
+                self.accepted[crc] = body.version
+                self.weights[crc] = one.decision.weight
+
+    def check_devices(self, *, lost_outboxes: bool) -> None:
+        """What a device holds as settled is in the chain, and what is in the chain was settled by a device.
+
+        Args:  lost_outboxes: an older outbox was put back somewhere, whose device no longer knows what it once did.
+        """
+        for client_id, settled in self._settled():
+            if settled.outcome == "accepted" and settled.crc not in self.accepted:
+                self.complain(f"I4: {client_id} holds an update as accepted that the chain does not have")
+            if settled.outcome == "given_back" and settled.crc in self.accepted.keys() - self.forgotten:
+                self.complain(f"I4: {client_id} took an update back that the chain accepted")
+            if settled.outcome == "vanished":
+                self.complain(f"I4: {client_id} lost an update without counting it")
+        known = {settled.crc for _, settled in self._settled()}
+        states = [watch.outbox.state for watch in self.watches]
+        known |= {state.row.crc for state in states if state is not None and state.row is not None}
+        if not lost_outboxes and (nobodys := self.accepted.keys() - known):
+            self.complain(f"I4: {len(nobodys)} accepted updates are remembered by no device")
+
+    def check_mass(self, buffer_size: int) -> None:
+        """The model is the sum of what was accepted, to the last bit; only where all numbers are exact."""
+        total = sum((mass_of(self.made[crc]) * weight for crc, weight in self.weights.items()), np.zeros(SIZE))
+        if self.history.x is not None and (off := np.abs(total / buffer_size - self.history.x).max()) > 0:
+            self.complain(f"mass: the model holds {off} more or less than was accepted")
+
+    def _settled(self) -> Iterator[tuple[str, Settled]]:
+        for watch in self.watches:
+            for settled in watch.outbox.settled:
+                yield watch.client_id, settled
+
+
+def happened(history: History) -> Counter[str]:
+    """What the chain tells of a run, counted."""
+    counts = Counter({"records": len(history.chain), "replayed keyframes": history.segments})
+    for record in history.chain:
+        for decision in record.body.decisions:
+            counts[decision.code.value if decision.code else "accepted"] += 1
+        for run in record.body.runs:
+            if run.kind is not RunKind.DATA:
+                counts[f"void {run.kind.value}"] += run.count
+    return counts
