@@ -1,4 +1,4 @@
-"""Prepared work for an aggregator: a task, and updates of many distinct devices that all of them are accepted."""
+"""Prepared work for an aggregator: a task, and updates of so many distinct devices that all of them are accepted."""
 
 import asyncio
 from collections.abc import Iterator
@@ -24,6 +24,7 @@ _TOGETHER = 256
 class Task:
     """A task made for a measurement, and what an update of it needs to know."""
 
+    bus: Bus
     name: str
     layout: Layout
     genesis: Record
@@ -35,7 +36,7 @@ async def make_task(bus: Bus, name: str, size: int, **settings: object) -> Task:
     first = np.random.default_rng(0).standard_normal(size, dtype=np.float32) * np.float32(0.1)
     chosen = TaskSettings(**settings)  # type: ignore[arg-type]
     official = await create_task(bus, name, settings=chosen, layout=layout, first=first, replication=1)
-    return Task(name=name, layout=layout, genesis=official.record)
+    return Task(bus=bus, name=name, layout=layout, genesis=official.record)
 
 
 async def forget_task(bootstrap: str, name: str) -> None:
@@ -70,7 +71,7 @@ def updates(task: Task, count: int, *, density: float = 0.01, first: int = 0) ->
         yield update.client_id.encode(), update.to_bytes()
 
 
-async def send_all(bus: Bus, task: Task, records: Iterator[tuple[bytes, bytes]]) -> int:
+async def send_all(task: Task, records: Iterator[tuple[bytes, bytes]]) -> int:
     """Put records into the task's updates topic; how many bytes they have."""
     topic, total = topic_name(task.name, Topic.UPDATES), 0
 
@@ -78,7 +79,7 @@ async def send_all(bus: Bus, task: Task, records: Iterator[tuple[bytes, bytes]])
         nonlocal total
         for key, value in records:
             total += len(value)
-            await bus.send(topic, key=key, value=value, partition=partition_of(key, UPDATE_PARTITIONS))
+            await task.bus.send(topic, key=key, value=value, partition=partition_of(key, UPDATE_PARTITIONS))
 
     await asyncio.gather(*(sender() for _ in range(_TOGETHER)))
     return total

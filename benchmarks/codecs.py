@@ -12,13 +12,13 @@ import struct
 import time
 import tracemalloc
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypedDict
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import zstandard
 
 from benchmarks.deltas import DEMO, WIDENED, real_deltas
+from benchmarks.figures import Figure, at_least, at_most, plain, show
 from broker_topics.codecs import CodecId, Encoded, decode, encode
 from broker_topics.codecs.positions import Positions
 from broker_topics.errors import WireError
@@ -29,16 +29,6 @@ RECORD_BYTES = 1 << 20
 """The most that an update may have unless its task says otherwise."""
 
 
-class Figure(TypedDict):
-    """One line of report/bench.json."""
-
-    name: str
-    value: float
-    unit: str
-    bar: str
-    met: bool
-
-
 def codec_figures() -> list[Figure]:
     """Measure everything, in about a minute on one core."""
     return [*_bytes(), *_entropy(), *_accumulate(), *_encode(), *_hostile()]
@@ -47,13 +37,13 @@ def codec_figures() -> list[Figure]:
 def _bytes() -> Iterator[Figure]:
     random = _random_vector(10**6, seed=0)
     ratio = 4e6 / len(_update(encode(random, CodecId.SPARSE)).to_bytes())
-    yield _at_least("update, 1 % of random positions, n = 1,000,000, against float32", ratio, 290)
+    yield at_least("update, 1 % of random positions, n = 1,000,000, against float32", ratio, 290)
     for shape, bar in ((WIDENED, 350), (DEMO, 220)):
         deltas = real_deltas(shape, 0.01)
         sent = sum(len(_update(encode(delta, CodecId.SPARSE)).to_bytes()) for delta in deltas)
         size = len(deltas[0])
         ratio = 4 * size * len(deltas) / sent
-        yield _at_least(f"update, 1 % of real deltas, n = {size:,}, against float32", ratio, bar)
+        yield at_least(f"update, 1 % of real deltas, n = {size:,}, against float32", ratio, bar)
 
 
 def _entropy() -> Iterator[Figure]:
@@ -62,7 +52,7 @@ def _entropy() -> Iterator[Figure]:
         share = encoded.k / size
         bits = -size * (share * math.log2(share) + (1 - share) * math.log2(1 - share))
         value = 8 * len(encoded.sections[0]) / bits
-        yield _at_most(f"positions, density {density:.1%}, n = {size:,}, against entropy", value, bar, "×")
+        yield at_most(f"positions, density {density:.1%}, n = {size:,}, against entropy", value, bar, "×")
 
 
 def _accumulate() -> Iterator[Figure]:
@@ -73,8 +63,8 @@ def _accumulate() -> Iterator[Figure]:
     """
     for size, count, rounds in ((10**5, 64, 60), (10**6, 32, 40), (10**7, 8, 12)):
         whole, scatter = _fold_and_scatter(size, count, rounds)
-        yield _at_most(f"wire → accumulated, 1 %, n = {size:,}, against bare add.at", whole / scatter, 4, "×")
-        yield _figure(f"wire → accumulated, 1 %, n = {size:,}", 1 / whole, "updates/s", "", met=True)
+        yield at_most(f"wire → accumulated, 1 %, n = {size:,}, against bare add.at", whole / scatter, 4, "×")
+        yield plain(f"wire → accumulated, 1 %, n = {size:,}", 1 / whole, "updates/s")
 
 
 def _fold_and_scatter(size: int, count: int, rounds: int) -> tuple[float, float]:
@@ -98,7 +88,7 @@ def _encode() -> Iterator[Figure]:
         copy = np.empty_like(vector)
         pairs = [(_timed(encode, vector, CodecId.SPARSE), _timed(np.copyto, copy, vector)) for _ in range(rounds)]
         ratio = statistics.median(pair[0] for pair in pairs) / statistics.median(pair[1] for pair in pairs)
-        yield _at_most(f"encode, 1 %, n = {size:,}, against memcpy", ratio, 20, "×")
+        yield at_most(f"encode, 1 %, n = {size:,}, against memcpy", ratio, 20, "×")
 
 
 def _hostile() -> Iterator[Figure]:
@@ -110,8 +100,8 @@ def _hostile() -> Iterator[Figure]:
         _refuse(record)
         memory = max(memory, tracemalloc.get_traced_memory()[1] / RECORD_BYTES)
         tracemalloc.stop()
-    yield _at_most("hostile message, time until refused", 1e3 * slowest_s, 1, "ms")
-    yield _at_most("hostile message, peak memory against the largest record", memory, 2, "×")
+    yield at_most("hostile message, time until refused", 1e3 * slowest_s, 1, "ms")
+    yield at_most("hostile message, peak memory against the largest record", memory, 2, "×")
 
 
 def _hostile_records() -> Iterator[bytes]:
@@ -181,25 +171,6 @@ def _timed(action: Callable[..., object], *arguments: object) -> float:
     start = time.thread_time()
     action(*arguments)
     return time.thread_time() - start
-
-
-def _at_least(name: str, value: float, bar: float) -> Figure:
-    return _figure(name, value, "×", f"≥ {bar:g}", met=value >= bar)
-
-
-def _at_most(name: str, value: float, bar: float, unit: str) -> Figure:
-    return _figure(name, value, unit, f"≤ {bar:g}", met=value <= bar)
-
-
-def _figure(name: str, value: float, unit: str, bar: str, *, met: bool) -> Figure:
-    return {"name": name, "value": float(f"{value:.4g}"), "unit": unit, "bar": bar, "met": met}
-
-
-def show(figures: Sequence[Figure]) -> None:
-    """Print one line a figure."""
-    for figure in figures:
-        mark = "  " if not figure["bar"] else "ok" if figure["met"] else "MISSED"
-        print(f"{figure['name']:75s} {figure['value']:>10g} {figure['unit']:10s} {figure['bar']:7s} {mark}")
 
 
 if __name__ == "__main__":

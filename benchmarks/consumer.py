@@ -1,0 +1,48 @@
+"""A bare aiokafka consumer: how fast the updates of a task can be read by somebody who does nothing with them.
+
+`python -m benchmarks.consumer BOOTSTRAP TOPIC` prints records per second, from the first batch to the last.
+"""
+
+import asyncio
+import sys
+import time
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.structs import TopicPartition
+
+from broker_topics.topics import UPDATE_PARTITIONS
+
+
+async def records_per_second(bootstrap: str, topic: str) -> float:
+    """Read the topic from beginning to end, with the aggregator's own fetch sizes."""
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap,
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="none",
+        fetch_max_bytes=4 * 1024 * 1024,
+        max_partition_fetch_bytes=2 * 1024 * 1024,
+    )
+    await consumer.start()
+    try:
+        partitions = [TopicPartition(topic, number) for number in range(UPDATE_PARTITIONS)]
+        waiting = sum((await consumer.end_offsets(partitions)).values())
+        consumer.assign(partitions)
+        for partition in partitions:
+            consumer.seek(partition, 0)
+        first = count = _count(await consumer.getmany(timeout_ms=10_000, max_records=500))
+        begin = time.perf_counter()
+        while count < waiting:
+            count += _count(await consumer.getmany(timeout_ms=10_000, max_records=500))
+        return (waiting - first) / (time.perf_counter() - begin)
+    finally:
+        await consumer.stop()
+
+
+def _count(batches: dict[TopicPartition, list[object]]) -> int:
+    """Records in what `getmany` returned."""
+    return sum(map(len, batches.values()))
+
+
+if __name__ == "__main__":
+    print(asyncio.run(records_per_second(sys.argv[1], sys.argv[2])))
