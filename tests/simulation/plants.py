@@ -44,6 +44,17 @@ def _dedupe_off_by_one() -> Patch:
     return Ledger, "judge", lenient
 
 
+def _incarnations_unordered() -> Patch:
+    """A smaller incarnation than the ledger's is let in."""
+    judge = Ledger.judge
+
+    def forgiving(self: Ledger, *, client_id: str, incarnation: int, sequence: int, crc: int) -> Decision | None:
+        known = judge(self, client_id=client_id, incarnation=incarnation, sequence=sequence, crc=crc)
+        return None if known is not None and known.code is RejectCode.RETIRED else known
+
+    return Ledger, "judge", forgiving
+
+
 def _commit_before_parts() -> Patch:
     """The record is appended while its parts are still on their way."""
 
@@ -178,6 +189,7 @@ PLANTS: dict[str, Callable[[], Patch]] = {
     plant.__name__.strip("_"): plant
     for plant in (
         _dedupe_off_by_one,
+        _incarnations_unordered,
         _commit_before_parts,
         _keyframe_without_ledger,
         _keyframe_without_optimizer,
