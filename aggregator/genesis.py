@@ -6,10 +6,11 @@ from aggregator.keyframe import keyframe_parts
 from aggregator.state import FoldState
 from aggregator.writer import ChainWriter
 from broker_topics.bus import Bus
+from broker_topics.codecs import CodecId, check_fits
 from broker_topics.entry import CommitsReader, Official
 from broker_topics.errors import ConfigError, LostRaceError
 from broker_topics.layout import Layout, Vector
-from broker_topics.messages import Head
+from broker_topics.messages import Head, payload_limit
 from broker_topics.provision import apply_topics
 from broker_topics.record import Cause
 from broker_topics.task import TaskSettings
@@ -32,6 +33,7 @@ async def create_task(
     Raises:  ConfigError: the task exists already, its topics have other settings, or its dense updates would not fit
              into a record.
     """
+    check_fits(CodecId[settings.codec.upper()], layout.size, payload_limit(settings.max_update_bytes))
     await apply_topics(bus, topic_specs(task, replication=replication))
     commits = CommitsReader(bus, task)
     try:

@@ -108,7 +108,7 @@ def check_fits(codec: CodecId, size: int, max_bytes: int | None) -> None:
     if needed > max_bytes:
         raise ConfigError(
             f"{codec.name.lower()} takes {needed} bytes for {size} numbers, at most {max_bytes} fit into an update: "
-            "use the sparse codec, or raise the task's limit"
+            "choose codec=sparse, or raise max_update_bytes"
         )
 
 

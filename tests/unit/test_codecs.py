@@ -128,7 +128,7 @@ def test_int8_scales_every_block_of_256_by_itself() -> None:
 def test_a_dense_codec_that_cannot_fit_is_refused_with_what_mends_it() -> None:
     vector = heavy_tailed(10_000)
     assert encode(vector, CodecId.BFLOAT16, max_bytes=20_000).payload_bytes == 20_000
-    with pytest.raises(ConfigError, match="use the sparse codec"):
+    with pytest.raises(ConfigError, match="choose codec=sparse"):
         encode(vector, CodecId.BFLOAT16, max_bytes=19_999)
     with pytest.raises(ConfigError, match="40000 bytes for 10000 numbers"):
         check_fits(CodecId.FLOAT32, 10_000, 39_999)
