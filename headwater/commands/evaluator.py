@@ -10,7 +10,7 @@ from broker_topics.errors import ConfigError
 from headwater.evaluator import Evaluator
 from headwater.loading import made_by
 from headwater.options import Bootstrap, Task
-from headwater.process import connection, serve
+from headwater.process import prepared, serve
 
 
 def command(
@@ -23,12 +23,14 @@ def command(
     The function named by --module returns two things: a model, and a function that takes it and returns
     {"accuracy": …, "loss": …}. The data stays on this machine.
     """
+    settings = prepared(bootstrap)
     made = made_by(module)
     if not isinstance(made, tuple) or len(made) != 2 or not callable(made[1]):
         raise ConfigError(f"{module} must return a model and a function that scores it")
     model, evaluate = made
 
     async def work(bus: Bus, stop: asyncio.Event) -> None:
-        await Evaluator(bus=bus, task=task, model=model, evaluate=evaluate, stop=stop).run()
+        interval_s = settings.evaluator.min_interval_s
+        await Evaluator(bus=bus, task=task, model=model, evaluate=evaluate, stop=stop, min_interval_s=interval_s).run()
 
-    serve(connection(bootstrap), work)
+    serve(settings.connection, work)
