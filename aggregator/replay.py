@@ -44,10 +44,13 @@ async def replay(bus: Bus, task: str, *, to_version: int | None = None, progress
         records = [official.record for official in await commits.to_the_end()]
     finally:
         await commits.close()
+    if not records:
+        raise ConfigError(f"task {task!r} has no first record; make it with: headwater task create --task {task}")
     if to_version is not None:
+        newest = records[-1].body.version
         records = [record for record in records if record.body.version <= to_version]
         if not records or records[-1].body.version != to_version:
-            raise ConfigError(f"version {to_version} is not in the chain")
+            raise ConfigError(f"version {to_version} of task {task!r} does not exist; it has versions 0 to {newest}")
     starts, ends = await start_vector(bus, task), await end_vector(bus, task)
     index, state = await _oldest_keyframe(bus, task, records, starts)
     first_version = state.model.version

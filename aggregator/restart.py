@@ -56,7 +56,8 @@ async def restore(bus: Bus, task: str, *, accept: Accept | None = None, progress
         starts, ends = await start_vector(bus, task), await end_vector(bus, task)
         if len(state.vector) != len(ends):
             raise ConfigError(
-                f"the task was made with {len(state.vector) - 1} partitions of updates, the topic has {len(ends) - 1}"
+                f"the task was made with {len(state.vector) - 1} partitions of updates, the topic has {len(ends) - 1}: "
+                "partitions cannot be taken away again, and devices write where nobody reads; make a new task"
             )
         fold = await asyncio.to_thread(Fold, task=task, state=state)
         replayer = Replayer(bus, models, fold, starts, ends, forgiving=accept.divergence)
@@ -137,7 +138,7 @@ async def _enter(bus: Bus, task: str, models: ModelsReader) -> tuple[CommitsRead
         commits = CommitsReader(bus, task, first)
         records = await commits.to_the_end()
         if not records and first is None:
-            raise ConfigError("the task has no first record; make it with: headwater task create")
+            raise ConfigError(f"task {task!r} has no first record; make it with: headwater task create --task {task}")
         loaded = await _newest_keyframe(models, records)
         if loaded is not None:
             return commits, records, *loaded

@@ -163,7 +163,10 @@ class ChainWriter:
 
 def _lost_race(official: Official) -> LostRaceError:
     height = official.record.height
-    return LostRaceError(f"another aggregator wrote record {height} of the chain; this one starts again")
+    return LostRaceError(
+        f"another aggregator of this task wrote record {height} of the chain first; nothing is lost. "
+        "Start this one again only where the other has ended"
+    )
 
 
 def _body(draft: Draft, rules: bytes, parts: tuple[PartRef, ...], *, keyframe: bool, note: str) -> Body:

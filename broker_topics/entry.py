@@ -144,7 +144,10 @@ async def check_task(bus: Bus, task: str) -> None:
     there = await bus.describe(names)
     missing = [name for name in names if name not in there]
     if len(missing) == len(names):
-        raise ConfigError(f"task {task!r} is unknown to this broker; make it with: headwater task create --task {task}")
+        raise ConfigError(
+            f"task {task!r} is unknown to this broker; correct the name, "
+            f"or make it: headwater task create --task {task}"
+        )
     if missing:
         raise ConfigError(f"topics are missing: {', '.join(missing)}; mend with: headwater topics apply --task {task}")
 

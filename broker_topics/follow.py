@@ -62,12 +62,17 @@ class Follower:
         self._commits = CommitsReader(self._bus, self.task, first)
         records = [official.record for official in await self._commits.to_the_end()]
         if not records:
-            raise ConfigError(f"task {self.task!r} has no first record; make it with: headwater task create")
+            raise ConfigError(
+                f"task {self.task!r} has no first record; make it with: headwater task create --task {self.task}"
+            )
         if until is not None:
+            newest = records[-1].body.version
             records = [record for record in records if record.body.version <= until]
             await self._leave()
-        if until is not None and (not records or records[-1].body.version != until):
-            raise ConfigError(f"version {until} of task {self.task!r} does not exist")
+            if not records or records[-1].body.version != until:
+                raise ConfigError(
+                    f"version {until} of task {self.task!r} does not exist; it has versions 0 to {newest}"
+                )
         self.last = records[-1]
         await self._load(records)
         known = since is not None and any(r.height == since.height and r.hash == since.hash for r in records)

@@ -24,7 +24,7 @@ def load_function(name: str) -> Callable[..., Any]:
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        if error.name is not None and module_name.split(".")[0] == error.name.split(".")[0]:
+        if error.name is not None and error.name.partition(".")[0] == module_name.partition(".")[0]:
             raise ConfigError(_not_found(module_name, function_name, here)) from error
         raise ConfigError(f"module {module_name} cannot be imported: {_said(error)}") from error
     except Exception as error:
@@ -51,11 +51,14 @@ def made_by(name: str) -> Any:
 
 
 def _not_found(module_name: str, function_name: str, here: str) -> str:
+    package = module_name.partition(".")[0]
     if module_name.endswith(".py"):
-        return f"{module_name}:{function_name}: leave out .py and write {module_name.removesuffix('.py')}:{function_name}"
+        return (
+            f"{module_name}:{function_name}: leave out .py and write {module_name.removesuffix('.py')}:{function_name}"
+        )
     return (
         f"there is no module {module_name} in {here} or among the installed packages; "
-        f"run this in the folder of {module_name.split('.')[0]}.py, or correct the name"
+        f"run this in the folder of {package}.py, or correct the name"
     )
 
 

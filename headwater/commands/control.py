@@ -8,8 +8,8 @@ import typer
 from aggregator.core import PAUSE, RESUME, ROLL_BACK
 from broker_topics.bus import Bus, InDoubtError
 from broker_topics.chain import settled_in
-from broker_topics.entry import CommitsReader
-from broker_topics.errors import BusError, ConfigError
+from broker_topics.entry import CommitsReader, check_task
+from broker_topics.errors import BusError, ConfigError, RejectCode
 from broker_topics.frames import frame_crc
 from broker_topics.messages import Control
 from broker_topics.record import Decision
@@ -55,18 +55,32 @@ def _send(task: str, bootstrap: str | None, wait_s: float, command: Control) -> 
     try:
         decision = with_bus(connection(bootstrap), work)
     except TimeoutError:
-        raise BusError(f"no decision within {wait_s:.0f} s; does the aggregator of task {task} run?") from None
+        raise BusError(f"no decision within {wait_s:g} s; does the aggregator of task {task} run?") from None
     if not decision.accepted:
-        raise ConfigError(f"{command.command} was refused: {decision.outcome}")
+        raise ConfigError(f"{command.command} was refused: {_reason(task, command, decision)}")
     typer.echo(f"{command.command}: done")
+
+
+def _reason(task: str, command: Control, decision: Decision) -> str:
+    """A refusal in words that name the mend; the code where there is nothing to add."""
+    if decision.code is RejectCode.GONE:
+        return (
+            f"version {command.argument} is not kept whole, or not any more; "
+            f"choose one that `headwater task keyframes --task {task}` lists"
+        )
+    return decision.outcome
 
 
 async def send_until_decided(bus: Bus, task: str, command: Control) -> Decision:
     """Send a command, and send it again for as long as the chain does not show this very one as decided."""
     topic, data = topic_name(task, Topic.CONTROL), command.to_bytes()
+    await check_task(bus, task)
     commits = CommitsReader(bus, task)
     try:
-        partition = (len((await commits.to_the_end())[-1].record.body.vector)) - 1
+        chain = await commits.to_the_end()
+        if not chain:
+            raise ConfigError(f"task {task!r} has no first record; make it with: headwater task create --task {task}")
+        partition = len(chain[-1].record.body.vector) - 1
         while True:
             try:
                 offset = (await bus.send(topic, key=command.command.encode(), value=data)).offset

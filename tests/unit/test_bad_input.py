@@ -168,6 +168,7 @@ def test_numbers_of_numpy_are_numbers(counts: dict[str, object]) -> None:
     ("wrong", "said"),
     [
         ({"num_examples": 0}, "num_examples is 0: give the number of examples, at least 1"),
+        ({"num_examples": 10**20}, "num_examples is 100000000000000000000"),
         ({"num_examples": 2.5}, "num_examples is 2.5"),
         ({"num_examples": True}, "num_examples is True"),
         ({"num_examples": None}, "num_examples is None"),
