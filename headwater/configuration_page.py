@@ -64,7 +64,9 @@ EXITS: Final[Mapping[ExitCode, tuple[str, str]]] = {
         "inputs lost",
         "The log no longer holds updates that the broker had acknowledged: retention ate them before they were used, "
         "or the broker lost its disks. The message names partition and offset. Nothing was changed; bring the topic "
-        "back from a replica or a copy, then start again.",
+        "back from a replica or a copy, then start again. If it cannot be brought back, `headwater aggregator "
+        "--accept-loss` goes on without what was never consumed, and `--accept-divergence` without inputs that the "
+        "model was already made from; each holds for one start, and the chain says for ever what is missing.",
     ),
     ExitCode.TOOL_MISSING: (
         "a tool is missing",

@@ -139,7 +139,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """One setting as the configuration page and `--print-config` see it; `limits` may be empty."""
+    """One setting as the configuration page and `headwater config` see it; `limits` may be empty."""
 
     section: str
     name: str

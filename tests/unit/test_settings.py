@@ -6,6 +6,7 @@ import pytest
 
 from broker_topics.errors import ConfigError
 from broker_topics.settings import ENVIRONMENT
+from headwater.cli import run
 from headwater.settings import known_settings, load, print_config
 
 
@@ -203,3 +204,15 @@ def test_the_variable_that_the_page_names_is_the_one_that_is_read(
     read = getattr(getattr(load(), setting.section), setting.name)
     assert str(read) == value
     assert read != setting.default
+
+
+def test_the_command_prints_what_a_process_would_use_and_hides_secrets(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HEADWATER_USER", "ann")
+    monkeypatch.setenv("HEADWATER_PASSWORD", "hunter2")
+    monkeypatch.setenv("HEADWATER_AGGREGATOR_LISTEN_PORT", "9999")
+    assert run(["config"]) == 0
+    shown = capsys.readouterr().out
+    assert "listen_port = 9999" in shown
+    assert "hunter2" not in shown
