@@ -64,7 +64,7 @@ REJECTS: Final[Mapping[RejectCode, tuple[str, Fate]]] = {
     RejectCode.NORM: ("The delta's L2 norm is above the task's `max_update_norm`.", Fate.DISCARDED),
     RejectCode.SIGNATURE: ("The signature is missing or does not belong to the enrolled key.", Fate.DISCARDED),
     RejectCode.REVOKED: ("The device's enrolment was revoked.", Fate.DISCARDED),
-    RejectCode.GONE: ("A roll back named a version whose keyframe is not kept, or never was.", Fate.DISCARDED),
     RejectCode.UNREADABLE: ("The broker's record itself could not be read; its offset was passed.", Fate.DISCARDED),
+    RejectCode.GONE: ("A roll back named a version whose keyframe is not kept, or never was.", Fate.DISCARDED),
 }
 """Code → (what is wrong, what the device does)."""
