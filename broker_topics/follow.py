@@ -116,7 +116,10 @@ class Follower:
         """Load the newest readable keyframe among the records and apply what came after it."""
         for index in range(len(records) - 1, -1, -1):
             if records[index].body.keyframe and await self._jump(records[index]):
-                await self._apply(records[index + 1 :])
+                try:
+                    await self._apply(records[index + 1 :])
+                except PartMissingError as error:
+                    raise ChainLostError(f"only the next keyframe leads past a lost delta: {error}") from error
                 return
         raise ChainLostError("no keyframe of this task can be read; the aggregator will write one")
 

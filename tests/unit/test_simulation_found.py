@@ -5,7 +5,9 @@ import asyncio
 import pytest
 
 from aggregator.shell import Aggregator
+from broker_topics.entry import ChainLostError
 from broker_topics.errors import InputsLostError
+from broker_topics.follow import Follower
 from broker_topics.memory import MemoryBus
 from broker_topics.memory_log import MemoryLog
 from broker_topics.topics import Topic, topic_name
@@ -41,3 +43,16 @@ async def test_a_writer_whose_next_inputs_were_deleted_ends_with_the_code_for_it
     partition.delete_before(2)
     with pytest.raises(InputsLostError):
         await service
+
+
+async def test_a_newcomer_waits_for_a_keyframe_where_a_delta_was_lost(bus):
+    await make_task(bus, TASK, buffer_size=1, keyframe_every=50)
+    device = await Device(bus, TASK, "a").enter()
+    async with running(bus, TASK):
+        for version in (1, 2):
+            await device.send(device.update(1.0).to_bytes())
+            await device.until_version(version)
+    models = bus.log.partition(topic_name(TASK, Topic.MODELS))
+    models.records.remove(next(record for record in models.records if b"/delta-" in (record.key or b"")))
+    with pytest.raises(ChainLostError, match="keyframe"):
+        await Follower(bus, TASK).enter()
