@@ -83,9 +83,12 @@ class ModelsReader:
             await self._reader.close()
 
     async def blob(self, refs: Sequence[PartRef]) -> AsyncIterator[bytes | memoryview]:
-        """The pieces of one blob in order; raises PartMissingError where one is gone."""
+        """The pieces of one blob in order; raises PartMissingError where one is gone.
+
+        Opened in a thread: a dozen may lie ready, and hashing them in a row would hold up the event loop.
+        """
         for ref in refs:
-            yield open_part(await self._value(ref), ref)
+            yield await asyncio.to_thread(open_part, await self._value(ref), ref)
 
     async def read(self, refs: Sequence[PartRef], name: str) -> bytes:
         """A whole blob of a record; meant for small ones. Raises PartMissingError."""

@@ -38,16 +38,12 @@ class Sliceable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One piece of a blob, ready to be sent."""
+    """One piece of a blob, ready to be sent; `digest` is the SHA-256 of the record's bytes."""
 
     name: str
     index: int
     value: bytes
-
-    @property
-    def digest(self) -> bytes:
-        """SHA-256 of the record's bytes."""
-        return hashlib.sha256(self.value).digest()
+    digest: bytes
 
     def at(self, offset: int) -> PartRef:
         """What the chain record says of this part once it lies at `offset`."""
@@ -79,7 +75,8 @@ def cut(name: str, blob: Sliceable) -> Iterator[Part]:
         piece = blob[start : start + PIECE_BYTES]
         packed = _compressor().compress(piece)
         method, body = (_ZSTD, packed) if len(packed) < len(piece) else (_RAW, piece)
-        yield Part(name, index, pack(FrameKind.PART, [name, index, len(piece), method], [body]))
+        value = pack(FrameKind.PART, [name, index, len(piece), method], [body])
+        yield Part(name, index, value, hashlib.sha256(value).digest())
 
 
 def open_part(value: bytes, ref: PartRef) -> bytes | memoryview:
