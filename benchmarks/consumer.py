@@ -26,7 +26,7 @@ async def records_per_second(bootstrap: str, topic: str) -> float:
     await consumer.start()
     try:
         partitions = [TopicPartition(topic, number) for number in range(UPDATE_PARTITIONS)]
-        waiting = sum((await consumer.end_offsets(partitions)).values())
+        waiting: int = sum((await consumer.end_offsets(partitions)).values())
         consumer.assign(partitions)
         for partition in partitions:
             consumer.seek(partition, 0)

@@ -6,7 +6,7 @@ decoding, folding, server steps, parts, records read back. Both rates are taken 
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from benchmarks.backlog import Task, send_all, updates
 from benchmarks.figures import Figure, at_least, at_most, plain
@@ -63,7 +63,7 @@ async def _rate(aggregator: AggregatorProcess, task: Task, wanted: int) -> tuple
     raise AssertionError("records never end")
 
 
-async def records(aggregator: AggregatorProcess, task: Task) -> AsyncIterator[Official]:
+async def records(aggregator: AggregatorProcess, task: Task) -> AsyncGenerator[Official, None]:
     """The official records after the genesis, as they come, while the aggregator lives."""
     commits = CommitsReader(task.bus, task.name)
     try:
