@@ -59,6 +59,7 @@ class Chaos:
             self.kill_aggregator,
             self.stop_aggregator,
             self.nobody_serves,
+            self.kill_reader,
             self.send_again,
             self.deliver_late,
             self.garbage,
@@ -160,6 +161,10 @@ class Chaos:
             if server.link is not None:
                 server.link.online = False
                 self._later(self.rng.uniform(5, 30), partial(_bring_back, server.link))
+
+    def kill_reader(self) -> None:
+        if self.witness.link is not None:
+            self.witness.link.kill()
 
     # The log
 

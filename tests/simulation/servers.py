@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from random import Random
 
 from aggregator.shell import Aggregator
-from broker_topics.bus import OffsetGoneError
 from broker_topics.entry import ChainLostError
-from broker_topics.errors import BusError, InputsLostError, LostRaceError, WireError
+from broker_topics.errors import BusError, InputsLostError, LostRaceError
 from broker_topics.follow import Follower
 from monitoring.metrics import Metrics
 from tests.simulation.network import TASK, Link
@@ -94,8 +93,8 @@ class Witness:
                     self._saw(follower)
                 await follower.poll(timeout_s=2.0)
                 self._saw(follower)
-            except (BusError, WireError) as error:
-                entered = entered and not isinstance(error, ChainLostError | OffsetGoneError | WireError)
+            except BusError as error:
+                entered = entered and not isinstance(error, ChainLostError)
                 await asyncio.sleep(1.0)
 
     def _saw(self, follower: Follower) -> None:
