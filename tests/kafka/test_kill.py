@@ -1,0 +1,212 @@
+"""kill -9 of every role in the middle of a run, over a real broker: nothing acknowledged is lost, nothing counts twice.
+
+All roles are processes of the command. What is claimed is checked from the log alone.
+"""
+
+import asyncio
+import signal
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from broker_topics.bus import Bus
+from broker_topics.errors import ExitCode
+from broker_topics.kafka import KafkaBus
+from broker_topics.local.cluster import LocalCluster
+from broker_topics.messages import Update
+from broker_topics.settings import ConnectionSettings
+from tests.fleet import chain_of
+from tests.kafka.support import Fleet, accepted, fleet_in, hashes, settled_history
+from tests.simulation.invariants import History
+
+
+@pytest.fixture
+async def bus(bootstrap: str) -> AsyncIterator[KafkaBus]:
+    async with KafkaBus(ConnectionSettings(bootstrap=bootstrap)) as bus:
+        yield bus
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, bootstrap: str, task_name: str) -> Iterator[Fleet]:
+    with fleet_in(tmp_path, bootstrap, task_name) as fleet:
+        yield fleet
+
+
+def updates_of(history: History) -> dict[str, list[Update]]:
+    """What lies in the log, by device, in log order."""
+    found: dict[str, list[Update]] = {}
+    control = len(history.vector) - 1
+    for (partition, _), record in sorted(history.inputs.items()):
+        if partition != control:
+            update = Update.from_bytes(record.value or b"")
+            found.setdefault(update.client_id, []).append(update)
+    return found
+
+
+def assert_sequences_continue(history: History, *devices: str) -> None:
+    """No restart was taken for a copy of the outbox, and no sequence number was skipped."""
+    updates = updates_of(history)
+    assert set(devices) <= set(updates)
+    for device in devices:
+        assert {update.incarnation for update in updates[device]} == {1}, device
+        sequences = {update.sequence for update in updates[device]}
+        assert sequences == set(range(1, max(sequences) + 1)), device
+
+
+async def assert_replay_agrees(fleet: Fleet, bus: Bus) -> None:
+    status, printed = await fleet.run("replay")
+    assert status == 0, printed
+    assert f"chain head   {(await chain_of(bus, fleet.task))[-1].hash.hex()}" in printed
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_an_aggregator_that_is_killed_again_and_again_goes_on_with_the_same_chain(
+    fleet: Fleet, bus: KafkaBus
+) -> None:
+    random = np.random.default_rng(20)
+    await fleet.create(keyframe_every=4)
+    workers = [fleet.worker("w-0", "w-3"), fleet.worker("w-6", "w-8")]
+    seen: list[bytes] = []
+    for _ in range(4):
+        aggregator = fleet.aggregator()
+        await fleet.until_accepted(bus, await accepted(bus, fleet.task) + int(random.integers(1, 12)))
+        await asyncio.sleep(float(random.uniform(0.0, 0.2)))  # anywhere between two effects
+        aggregator.kill()
+        now = await hashes(bus, fleet.task)
+        assert now[: len(seen)] == seen
+        assert len(now) > len(seen)
+        seen = now
+    aggregator = fleet.aggregator()
+    await fleet.until_accepted(bus, await accepted(bus, fleet.task) + 8)
+    for worker in workers:
+        assert await worker.stop() == 0, worker.text
+    history = await settled_history(bus, fleet.task)
+    assert await aggregator.stop() == 0, aggregator.text
+    assert [record.hash for record in history.chain[: len(seen)]] == seen
+    assert len({record.writer for record in history.chain}) == 6  # five aggregators, and who made the task
+    assert_sequences_continue(history, "w-0", "w-3", "w-6", "w-8")
+    await assert_replay_agrees(fleet, bus)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_devices_that_are_killed_keep_their_work_and_their_place(fleet: Fleet, bus: KafkaBus) -> None:
+    random = np.random.default_rng(5)
+    await fleet.create()
+    aggregator = fleet.aggregator()
+    other = fleet.worker("w-8")
+    for _ in range(3):
+        worker = fleet.worker("w-0", "w-3")
+        before = await accepted(bus, fleet.task)
+        await fleet.until_told(worker, "update_settled", 3)
+        await fleet.until_accepted(bus, before + int(random.integers(3, 9)))
+        worker.kill()
+        for device in ("w-0", "w-3"):
+            assert sequence_stored(fleet, device) >= 1
+    worker = fleet.worker("w-0", "w-3")
+    await fleet.until_told(worker, "update_settled", 4)
+    assert await worker.stop() == 0, worker.text
+    assert await other.stop() == 0, other.text
+    history = await settled_history(bus, fleet.task)
+    assert await aggregator.stop() == 0, aggregator.text
+    assert_sequences_continue(history, "w-0", "w-3", "w-8")
+    lost = [
+        line
+        for role in fleet.roles
+        for line in role.lines()
+        if line.get("event") in ("update_discarded", "outbox_corrupt")
+    ]
+    assert lost == []
+
+
+def sequence_stored(fleet: Fleet, device: str) -> int:
+    """Whether the outbox is whole after a kill, and holds the device's facts."""
+    path = fleet.folder / "state" / device / "outbox.sqlite"
+    database = sqlite3.connect(path)
+    try:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        count: int = database.execute("SELECT count(*) FROM facts").fetchone()[0]
+        return count
+    finally:
+        database.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_a_broker_that_is_killed_and_comes_back_is_waited_for_by_everybody(
+    own_broker: LocalCluster, tmp_path: Path, task_name: str
+) -> None:
+    with fleet_in(tmp_path, own_broker.bootstrap, task_name) as fleet:
+        async with KafkaBus(ConnectionSettings(bootstrap=own_broker.bootstrap)) as bus:
+            await fleet.create()
+            aggregator = fleet.aggregator()
+            workers = [fleet.worker("w-0", "w-3"), fleet.worker("w-6")]
+            evaluator = fleet.start("evaluator", "--module", "my_fleet:make_evaluator")
+            await fleet.until(lambda: bool(evaluator.events("version_evaluated")), "a version was scored")
+            await fleet.until_accepted(bus, 6)
+            seen = await hashes(bus, task_name)
+            await own_broker.kill()
+            trained = len(workers[0].events("training_finished"))
+            await fleet.until(
+                lambda: len(workers[0].events("training_finished")) >= trained + 5,
+                "devices trained on without a broker",
+            )
+            await own_broker.restart()
+            scored = len(evaluator.events("version_evaluated"))
+            await fleet.until_accepted(bus, await accepted(bus, task_name) + 6)
+            await fleet.until(lambda: len(evaluator.events("version_evaluated")) > scored, "scores went on")
+            for role in workers:
+                assert await role.stop() == 0, role.text
+            history = await settled_history(bus, task_name)
+            for role in (aggregator, evaluator):
+                assert await role.stop() == 0, role.text
+            assert [record.hash for record in history.chain[: len(seen)]] == seen
+            assert len({record.writer for record in history.chain}) == 2
+            assert_sequences_continue(history, "w-0", "w-3", "w-6")
+            assert not any(role.events("update_discarded") for role in workers)
+            await assert_replay_agrees(fleet, bus)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_an_aggregator_that_wakes_up_after_another_took_its_place_ends_with_75(
+    fleet: Fleet, bus: KafkaBus
+) -> None:
+    await fleet.create()
+    worker = fleet.worker("w-0", "w-3", "w-6")
+    sleeper = fleet.aggregator()
+    await fleet.until_accepted(bus, 4)
+    sleeper.send(signal.SIGSTOP)
+    other = fleet.aggregator()
+    await fleet.until_accepted(bus, await accepted(bus, fleet.task) + 6)
+    sleeper.send(signal.SIGCONT)
+    assert await sleeper.ended() == ExitCode.LOST_RACE
+    assert "another aggregator of this task wrote record" in sleeper.text
+    assert "nothing is lost" in sleeper.text
+    assert "Traceback" not in sleeper.text
+    await fleet.until_accepted(bus, await accepted(bus, fleet.task) + 4)
+    assert other.process.poll() is None
+    assert await worker.stop() == 0, worker.text
+    history = await settled_history(bus, fleet.task)
+    assert await other.stop() == 0, other.text
+    assert len({record.writer for record in history.chain}) == 3
+    await assert_replay_agrees(fleet, bus)
+
+
+@pytest.mark.slow
+async def test_of_two_who_make_one_task_at_once_one_wins_and_the_other_is_told(fleet: Fleet, bus: KafkaBus) -> None:
+    create = ("task", "create", "--module", "my_fleet:make_model")
+    done = await asyncio.gather(*(fleet.run(*create) for _ in range(3)))
+    won = [printed for status, printed in done if status == ExitCode.DONE]
+    lost = [printed for status, printed in done if status == ExitCode.CONFIG]
+    assert (len(won), len(lost)) == (1, 2), done
+    for printed in lost:
+        assert "exists already" in printed or "was made by somebody else at this moment" in printed
+    assert (await chain_of(bus, fleet.task))[0].hash.hex()[:16] in won[0]
+    status, printed = await fleet.run("task", "show")
+    assert status == 0, printed
+    assert "version 0, height 0, 3010 numbers" in printed
