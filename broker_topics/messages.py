@@ -41,8 +41,10 @@ def payload_limit(record_bytes: int) -> int:
 
 
 def check_client_id(client_id: str) -> str:
-    """The id itself; raises ConfigError unless it is 1 to 128 printable characters."""
-    if not 1 <= len(client_id) <= MAX_ID or not client_id.isprintable():
+    """The id itself; raises ConfigError unless it is 1 to 128 printable characters and may name a folder."""
+    if not isinstance(client_id, str):
+        raise ConfigError(f"client id {client_id!r} is {type(client_id).__name__}: give a text, such as 'w-1'")
+    if not 1 <= len(client_id) <= MAX_ID or not client_id.isprintable() or client_id in (".", ".."):
         raise ConfigError(f"client id {client_id!r} is not 1 to {MAX_ID} printable characters: choose another")
     return client_id
 

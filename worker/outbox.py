@@ -103,7 +103,7 @@ class SqliteOutbox:
             return self._load(owner)
         except (DamagedError, sqlite3.DatabaseError) as error:
             if isinstance(error, sqlite3.OperationalError) and not _is_damage(error):
-                raise ConfigError(f"the outbox {self.path} cannot be opened: {error}") from error
+                raise ConfigError(f"the outbox {self.path} cannot be opened: {error}; {_mend(error)}") from error
             self._move_aside()
             self._database = self._connect()
             return None
@@ -157,7 +157,7 @@ class SqliteOutbox:
                 self._database.execute("INSERT OR REPLACE INTO facts VALUES (1, ?)", [facts])
         except sqlite3.OperationalError as error:
             raise OutboxFullError(
-                f"the outbox {self.path} cannot be written: {error}; free space on that disk. Nothing stored is lost"
+                f"the outbox {self.path} cannot be written: {error}; {_mend(error)}. Nothing stored is lost"
             ) from error
         self._remember(state)
 
@@ -262,3 +262,13 @@ def _large_values(state: DeviceState) -> dict[str, object]:
 
 def _is_damage(error: sqlite3.OperationalError) -> bool:
     return error.sqlite_errorname in {"SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR_SHORT_READ"}
+
+
+def _mend(error: sqlite3.OperationalError) -> str:
+    match error.sqlite_errorname.split("_")[1]:
+        case "BUSY" | "LOCKED":
+            return "close the program that has it open"
+        case "READONLY" | "CANTOPEN" | "PERM" | "AUTH":
+            return "let this user write to its folder"
+        case _:
+            return "free space on that disk, or see whether it is failing"
