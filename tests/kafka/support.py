@@ -19,7 +19,8 @@ from typing import Any
 from broker_topics.bus import Bus
 from broker_topics.topics import Topic, topic_name
 from tests.fleet import chain_of
-from tests.simulation.invariants import History, check, read_history
+from tests.simulation.history import History, read_history
+from tests.simulation.invariants import check
 
 REPOSITORY = Path(__file__).parent.parent.parent
 DEADLINE_S = 100.0

@@ -170,7 +170,8 @@ async def until_each_was_heard(fleet: Fleet, worker: Role) -> None:
     """Wait until of each device two updates were accepted."""
 
     def heard(device: str) -> bool:
-        return sum(line["outcome"] == "accepted" for line in worker.of(device, "update_settled")) >= 2
+        settled = worker.of(device, "update_settled")
+        return len([line for line in settled if line["outcome"] == "accepted"]) >= 2
 
     await fleet.until(lambda: all(heard(device) for device in DAMAGES), "each device was heard")
 

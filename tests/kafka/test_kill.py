@@ -20,7 +20,7 @@ from broker_topics.messages import Update
 from broker_topics.settings import ConnectionSettings
 from tests.fleet import chain_of
 from tests.kafka.support import Fleet, accepted, fleet_in, hashes, settled_history
-from tests.simulation.invariants import History
+from tests.simulation.history import History
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """What a newcomer types wrong, where no broker is needed to say so: one line that names the mend, and status 2."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +43,7 @@ def miss_a_tool():
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A user's own folder, from which the commands are run."""
     (tmp_path / "my_bad_fleet.py").write_text(MODULE)
     (tmp_path / "broken.py").write_text("import math\n\ndef make(:\n")
