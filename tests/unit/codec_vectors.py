@@ -40,7 +40,8 @@ def vectors(draw: st.DrawFn, least: int = 1, most: int = 3000) -> Vector:
     vector = heavy_tailed(size, draw(st.integers(0, 999)), draw(st.sampled_from([1e-42, 1e-12, 1e-3, 1.0, 1e37])))
     if draw(st.booleans()):
         levels = draw(st.sampled_from([0.5, 0.01, 1e-9]))
-        vector = (np.round(vector / vector.max() / levels) * levels).astype(np.float32) if vector.any() else vector
+        with np.errstate(all="ignore"):
+            vector = (np.round(vector / vector.max() / levels) * levels).astype(np.float32) if vector.any() else vector
         vector[~np.isfinite(vector)] = 0
     special = st.sampled_from([0.0, -0.0, 1.0, -1.0, SUBNORMAL, -1e-38, LARGEST, -LARGEST, 65504.0, 2.0**-24])
     for _ in range(draw(st.integers(0, 6))):
