@@ -1,8 +1,8 @@
 """What became of each device's last update: one small entry a client, so that nothing ever enters twice.
 
-An entry lives for `REMEMBERED` × max_staleness versions after its device was last heard. That covers the longest time
-that a device resends an update in doubt (max_staleness versions), and as much again for copies that reach the log late.
-Whatever comes later still started from a base that is refused, so forgetting never lets a copy in.
+An entry lives for `REMEMBERED` × max_staleness versions after its device was last heard. A device resends an update in
+doubt for max_staleness versions; the rest is for copies that reach the log late, from a broker that was frozen. A copy
+that comes later still is refused as stale, since its base is; but its device then takes work back that was accepted.
 """
 
 from collections import OrderedDict
@@ -14,7 +14,7 @@ from aggregator.fairness import Habit
 from broker_topics.errors import RejectCode, WireError
 from broker_topics.record import Decision
 
-REMEMBERED = 2
+REMEMBERED = 10
 """Lifetimes of max_staleness versions for which an entry is kept."""
 
 MAX_SEQUENCE_JUMP = 1_000_000
