@@ -8,7 +8,7 @@ import msgpack
 from broker_topics.bus import Bus
 from broker_topics.chain import ChainPosition
 from broker_topics.codecs import decode
-from broker_topics.entry import ChainLostError, CommitsReader, check_task, entry
+from broker_topics.entry import ChainLostError, CommitsReader, Official, check_task, entry
 from broker_topics.errors import ConfigError, InvariantError, RejectCode, WireError
 from broker_topics.hidden import HiddenModel
 from broker_topics.layout import Layout
@@ -57,24 +57,19 @@ class Follower:
         Raises:  ConfigError: unknown task or version.  ChainLostError: no model can be read yet; try again.
         """
         await check_task(self._bus, self.task)
-        await self._leave()
         first = await entry(self._bus, self.task, self._models, since) if until is None else None
-        self._commits = CommitsReader(self._bus, self.task, first)
-        records = [official.record for official in await self._commits.to_the_end()]
-        if not records:
-            raise ConfigError(
-                f"task {self.task!r} has no first record; make it with: headwater task create --task {self.task}"
-            )
+        records = await self._records(first)
         if until is not None:
-            newest = records[-1].body.version
-            records = [record for record in records if record.body.version <= until]
+            records = self._up_to(until, records)
             await self._leave()
-            if not records or records[-1].body.version != until:
-                raise ConfigError(
-                    f"version {until} of task {self.task!r} does not exist; it has versions 0 to {newest}"
-                )
+        try:
+            await self._load(records)
+        except ChainLostError:
+            if first is None:
+                raise
+            records = await self._records(None)
+            await self._load(records)
         self.last = records[-1]
-        await self._load(records)
         known = since is not None and any(r.height == since.height and r.hash == since.hash for r in records)
         self._held = [r for r in records if since and r.height > since.height] if known else []
         return known
@@ -101,6 +96,24 @@ class Follower:
                 raise
             self.last = records[-1]
         return records
+
+    async def _records(self, first: Official | None) -> list[Record]:
+        """Every official record from `first`, or the log's beginning, to its end; further ones are read from there."""
+        await self._leave()
+        self._commits = CommitsReader(self._bus, self.task, first)
+        records = [official.record for official in await self._commits.to_the_end()]
+        if not records:
+            raise ConfigError(
+                f"task {self.task!r} has no first record; make it with: headwater task create --task {self.task}"
+            )
+        return records
+
+    def _up_to(self, version: int, records: list[Record]) -> list[Record]:
+        kept = [record for record in records if record.body.version <= version]
+        if not kept or kept[-1].body.version != version:
+            newest = records[-1].body.version
+            raise ConfigError(f"version {version} of task {self.task!r} does not exist; it has versions 0 to {newest}")
+        return kept
 
     async def close(self) -> None:
         """Give up the connections."""

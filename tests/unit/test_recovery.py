@@ -204,3 +204,19 @@ async def test_a_reader_that_finds_only_a_record_far_ahead_says_once_that_it_mis
         await device.follower.poll(timeout_s=0.1)
     await device.follower.enter()
     assert await device.follower.poll(timeout_s=0.1) == []
+
+
+async def test_a_newcomer_enters_at_an_older_keyframe_when_parts_of_the_newest_are_gone(bus):
+    await make_task(bus, TASK, buffer_size=1, keyframe_every=2)
+    device = await Device(bus, TASK, "a").enter()
+    async with running(bus, TASK):
+        for version in (1, 2, 3):
+            await device.send(device.update(float(version)).to_bytes())
+            await device.until_version(version)
+    newest = [record for record in await chain_of(bus, TASK) if record.body.keyframe][-1]
+    gone = {part.offset for part in newest.body.parts if part.name == "hidden"}
+    models = bus.log.partition(topic_name(TASK, Topic.MODELS), 0)
+    models.records[:] = [record for record in models.records if record.offset not in gone]
+    newcomer = await follows(bus)
+    assert newcomer.model.version == 3
+    assert newcomer.model.hidden_hash() == device.follower.model.hidden_hash()
