@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from aggregator.fairness import Habit
-from aggregator.gate import SETTLING, Opened, Passed, judge, open_input
+from aggregator.gate import SETTLING, Passed, judge
 from aggregator.outcome import Admission, Consumed, DivergedError, Draft, admission
 from aggregator.rules import Arrival, server_rule
 from aggregator.server_optimizer import server_optimizer
@@ -54,21 +54,14 @@ class Fold:
         """Accepted updates that the next step should take, while `lag` inputs wait in the log."""
         return self._rule.backlog_buffer_size if lag > self._rule.buffer_size else self._rule.buffer_size
 
-    def open(self, data: bytes) -> Opened:
-        """What a record says by itself; may be found out ahead of `offer`, in another thread."""
-        return open_input(data, layout=self.state.layout, max_bytes=self.state.settings.max_update_bytes)
-
-    def offer(
-        self, *, partition: int, offset: int, key: bytes | None, data: bytes, opened: Opened | None = None
-    ) -> Admission:
+    def offer(self, *, partition: int, offset: int, key: bytes | None, data: bytes) -> Admission:
         """Decide on one record of the updates topic and, if it is accepted, add it to the buffer.
 
-        Args:    opened: what `open` said of `data`, if it was asked before.
         Raises:  InvariantError: if `offset` is not the next one of its partition.
         """
         self._expect(partition, offset)
-        limit, opened = self._rule.weight_limit, opened or self.open(data)
-        verdict = judge(self.state, task=self.task, weight_limit=limit, partition=partition, key=key, opened=opened)
+        limit = self._rule.weight_limit
+        verdict = judge(self.state, task=self.task, weight_limit=limit, partition=partition, key=key, data=data)
         if isinstance(verdict, Passed):
             decision = Decision(verdict.crc, self._admit(verdict.update, verdict.crc, verdict.decoded, None))
         else:

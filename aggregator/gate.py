@@ -1,8 +1,5 @@
 """Judges one input, in a fixed order: identity, then sequence, then everything else. Nothing is changed here.
 
-What an input says by itself is found out by `open_input`, which may run ahead in another thread; `judge` then asks in
-the order of the checks, so that the outcome is the same as if each check had been made at its turn.
-
 size → frame and CRC → task → identity → incarnation and sequence → layout → version window → base → separation →
 payload (lengths, decompression, values, finite) → norm.
 """
@@ -14,7 +11,6 @@ from aggregator.state import FoldState
 from broker_topics.codecs import Decoded, decode
 from broker_topics.errors import RejectCode, WireError
 from broker_topics.frames import FrameKind, frame_crc, unpack
-from broker_topics.layout import Layout
 from broker_topics.messages import Update
 from broker_topics.partitions import partition_of
 from broker_topics.record import Decision
@@ -38,20 +34,6 @@ SETTLING = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
-    """What an input says by itself, whatever the state of the fold.
-
-    crc: its identity. update: None where frame or header are unsound. decoded: None where that is so, the layout is
-    another or the payload cannot be read. code: why one of them is None, else None.
-    """
-
-    crc: int
-    update: Update | None = None
-    decoded: Decoded | None = None
-    code: RejectCode | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Passed:
     """An update that passed every check, ready to be added with a weight."""
 
@@ -69,35 +51,18 @@ class Refused:
     update: Update | None = None
 
 
-def open_input(data: bytes, *, layout: Layout, max_bytes: int) -> Opened:
-    """Make every check that needs only the record itself; any thread may.
-
-    Args:    data: anything. layout: of the task. max_bytes: the largest update that the task accepts.
-    """
-    try:
-        frame = unpack(data, expect=FrameKind.UPDATE, max_bytes=max_bytes)
-        crc, update = frame.crc, Update.from_frame(frame)
-    except WireError as error:
-        return Opened(frame_crc(data), code=error.code)
-    if update.layout != layout.fingerprint or update.encoded.size != layout.size:
-        return Opened(crc, update, code=RejectCode.UNKNOWN_LAYOUT)
-    try:
-        return Opened(crc, update, decode(update.encoded))
-    except WireError as error:
-        code = RejectCode.NON_FINITE if error.code is RejectCode.NON_FINITE else RejectCode.BAD_PAYLOAD
-        return Opened(crc, update, code=code)
-
-
 def judge(
-    state: FoldState, *, task: str, weight_limit: float, partition: int, key: bytes | None, opened: Opened
+    state: FoldState, *, task: str, weight_limit: float, partition: int, key: bytes | None, data: bytes
 ) -> Passed | Refused:
     """Take one input through all checks.
 
-    Args:    weight_limit: w_max of the rule. key: of the record, anything. opened: by the state's layout.
+    Args:    weight_limit: w_max of the rule. key, data: of the record; data may be anything.
     """
-    update, crc = opened.update, opened.crc
-    if update is None:
-        return Refused(Decision(crc, 0.0, opened.code))
+    try:
+        frame = unpack(data, expect=FrameKind.UPDATE, max_bytes=state.settings.max_update_bytes)
+        update, crc = Update.from_frame(frame), frame.crc
+    except WireError as error:
+        return Refused(Decision(frame_crc(data), 0.0, error.code))
     if update.task != task:
         return Refused(Decision(crc, 0.0, RejectCode.WRONG_TASK))
     if not _is_own(update, key, partition, state.vector):
@@ -107,16 +72,17 @@ def judge(
     )
     if known is not None:
         return Refused(known, update)
-    if opened.code is RejectCode.UNKNOWN_LAYOUT:
-        return Refused(Decision(crc, 0.0, RejectCode.UNKNOWN_LAYOUT), update)
     code = _misfit(update, state)
     if code is not None:
         return Refused(Decision(crc, 0.0, code), update)
-    if opened.decoded is None:
-        return Refused(Decision(crc, 0.0, opened.code), update)
-    if not _within(opened.decoded.norm, state.settings.max_update_norm, weight_limit):
+    try:
+        decoded = decode(update.encoded)
+    except WireError as error:
+        code = RejectCode.NON_FINITE if error.code is RejectCode.NON_FINITE else RejectCode.BAD_PAYLOAD
+        return Refused(Decision(crc, 0.0, code), update)
+    if not _within(decoded.norm, state.settings.max_update_norm, weight_limit):
         return Refused(Decision(crc, 0.0, RejectCode.NORM), update)
-    return Passed(update, opened.decoded, crc, state.model.version - update.base_version)
+    return Passed(update, decoded, crc, state.model.version - update.base_version)
 
 
 def _is_own(update: Update, key: bytes | None, partition: int, vector: Sequence[int]) -> bool:
@@ -127,7 +93,9 @@ def _is_own(update: Update, key: bytes | None, partition: int, vector: Sequence[
 
 
 def _misfit(update: Update, state: FoldState) -> RejectCode | None:
-    """Why an update cannot be added at this version, if it cannot."""
+    """Why an update cannot be added to this model at this version, if it cannot."""
+    if update.layout != state.layout.fingerprint or update.encoded.size != state.layout.size:
+        return RejectCode.UNKNOWN_LAYOUT
     staleness = state.model.version - update.base_version
     if staleness < 0:
         return RejectCode.FUTURE_VERSION

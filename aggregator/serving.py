@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 
 from aggregator.committer import Committer, Pending
 from aggregator.core import Fold, roll_back_target
-from aggregator.gate import Opened
-from aggregator.intake import Input, Intake
+from aggregator.intake import Intake
 from aggregator.outcome import Admission
 from aggregator.state import FoldState
 from broker_topics.bus import BusRecord
@@ -20,6 +19,9 @@ _MAX_INPUTS = 4_000
 
 _MAX_BYTES = 64 * 1024 * 1024
 """Bytes of the inputs to a record at most: what a restart must hold to replay it."""
+
+_SLICE_BYTES = 4 * 1024 * 1024
+"""Bytes of updates that the fold takes in one go before it looks up: bounds how long a stop or a deadline waits."""
 
 _IDLE_S = 30.0
 
@@ -52,7 +54,7 @@ class Serving:
             if not self.intake.control.empty():
                 await self._commands(self.intake.control.get_nowait())
             elif not self.intake.updates.empty() and not self.fold.state.paused:
-                await self._updates(self.intake.updates.get_nowait())
+                await self._updates(self.intake.next_updates())
             else:
                 await self._idle()
             if self.due is not None and asyncio.get_running_loop().time() >= self.due:
@@ -72,28 +74,30 @@ class Serving:
             if self.committer.keyframe_overdue and not self.fold.consumed:
                 await self._close(Cause.DEADLINE)
 
-    async def _updates(self, inputs: list[Input]) -> None:
+    async def _updates(self, batch: list[BusRecord]) -> None:
         taken = 0
-        while taken < len(inputs):
+        while taken < len(batch):
             limit = self.fold.limit(self.committer.lag)
-            count = await asyncio.to_thread(self._offer, inputs[taken:], limit)
-            readable = sum(opened is not None for _, opened in inputs[taken : taken + count])
-            self.metrics.updates_received_total.inc(readable)
-            taken += count
+            taken = await asyncio.to_thread(self._offer, batch, taken, limit)
             if self.due is None and self.fold.consumed:
                 self.due = asyncio.get_running_loop().time() + self.fold.state.settings.flush_deadline_s
             self.metrics.buffer_updates.set(self.fold.pending)
             if self._full(limit):
                 await self._close(Cause.FULL)
 
-    def _offer(self, inputs: list[Input], limit: int) -> int:
-        """Offer records until the buffer is full; how many were taken."""
-        with stage(self.metrics, "gate"):
-            for index, (record, opened) in enumerate(inputs):
-                if self._full(limit):
-                    return index
-                self._one(record, opened)
-        return len(inputs)
+    def _offer(self, batch: list[BusRecord], start: int, limit: int) -> int:
+        """Offer records until the buffer is full or a slice's bytes are through; the index of the first not taken.
+
+        One thread decodes and folds: a second one that decodes ahead waits for the interpreter more than it works.
+        """
+        slice_ends, before = self._bytes + _SLICE_BYTES, len(self.admitted)
+        with stage(self.metrics, "decode"):
+            index = start
+            while index < len(batch) and not self._full(limit) and self._bytes < slice_ends:
+                self._one(batch[index])
+                index += 1
+        self.metrics.updates_received_total.inc(len(self.admitted) - before)
+        return index
 
     def _full(self, limit: int) -> bool:
         return self.fold.pending >= limit or self.fold.consumed >= _MAX_INPUTS or self._bytes >= _MAX_BYTES
@@ -104,14 +108,14 @@ class Serving:
         if offset > expected:
             self.fold.void(partition=partition, first=expected, count=offset - expected, kind=RunKind.CONTROL)
 
-    def _one(self, record: BusRecord, opened: Opened | None) -> None:
+    def _one(self, record: BusRecord) -> None:
         partition, data = record.partition, record.value or b""
         self._pass_gap(partition, record.offset)
         self._bytes += len(data)
-        if opened is None:
+        if not record.readable:
             self.fold.void(partition=partition, first=record.offset, count=1, kind=RunKind.UNREADABLE)
             return
-        admission = self.fold.offer(partition=partition, offset=record.offset, key=record.key, data=data, opened=opened)
+        admission = self.fold.offer(partition=partition, offset=record.offset, key=record.key, data=data)
         self.admitted.append((admission, record.timestamp_ms))
 
     async def _commands(self, batch: list[BusRecord]) -> None:

@@ -73,10 +73,9 @@ class Aggregator:
             since_keyframe=restored.steps,
             oldest_ms=restored.oldest_ms,
         )
-        fold = restored.fold
-        intake = Intake(self.bus, self.task, tuple(fold.state.vector), self.metrics, fold.open)
+        intake = Intake(self.bus, self.task, tuple(restored.fold.state.vector), self.metrics)
         telemetry = TelemetryExporter(self.bus, self.task, self.metrics)
-        serving = Serving(fold, intake, committer, self.metrics, older=self._older, repair=restored.repair)
+        serving = Serving(restored.fold, intake, committer, self.metrics, older=self._older, repair=restored.repair)
         self.metrics.leader.set(1)
         self.readiness.ready()
         try:
