@@ -9,7 +9,7 @@ import numpy as np
 from broker_topics.task import TaskSettings
 from headwater.demo.data import HeldOut, SensorScale
 
-TARGETS: dict[HeldOut, float] = {"windows": 0.93, "wearers": 0.75}
+TARGETS: dict[HeldOut, float] = {"windows": 0.93, "wearers": 0.80}
 """Held-out accuracy to reach; people never seen are harder than people seen."""
 
 GROUPS = 4
