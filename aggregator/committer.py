@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from aggregator.core import Admission, Draft
-from aggregator.inputs import end_vector
+from aggregator.inputs import check_partitions, end_vector
 from aggregator.keyframe import keyframe_parts
 from aggregator.observer import Observer
 from aggregator.state import FoldState
@@ -127,10 +127,11 @@ class Committer:
             self._published.put_nowait((pending, parts))
 
     async def watch_log(self) -> None:
-        """Keep `lag`, the inputs that wait in the log, up to date."""
+        """Keep `lag`, the inputs that wait in the log, up to date; raises ConfigError when partitions were added."""
         while True:
             try:
                 ends = await end_vector(self.bus, self.task)
+                check_partitions(self._vector(), ends)
                 waiting = [max(0, end - next_) for end, next_ in zip(ends, self._vector(), strict=True)]
                 self.lag = sum(waiting[:-1])
                 for partition, count in enumerate(waiting[:-1]):

@@ -5,7 +5,7 @@ from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 
 from broker_topics.bus import Bus, BusRecord, LogReader
-from broker_topics.errors import BusError
+from broker_topics.errors import BusError, ConfigError
 from broker_topics.record import Run, RunKind
 from broker_topics.topics import Topic, topic_name
 
@@ -26,6 +26,15 @@ async def end_vector(bus: Bus, task: str) -> list[int]:
     return _joined(
         await bus.end_offsets(topic_name(task, Topic.UPDATES)), await bus.end_offsets(topic_name(task, Topic.CONTROL))
     )
+
+
+def check_partitions(vector: Sequence[int], ends: Sequence[int]) -> None:
+    """Raise ConfigError unless the topics have as many partitions as when the task was made."""
+    if len(vector) != len(ends):
+        raise ConfigError(
+            f"the task was made with {len(vector) - 1} partitions of updates, the topic has {len(ends) - 1}: "
+            "partitions cannot be taken away again, and devices write where nobody reads; make a new task"
+        )
 
 
 def _joined(updates: Mapping[int, int], control: Mapping[int, int]) -> list[int]:

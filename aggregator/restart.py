@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from aggregator.core import Fold
-from aggregator.inputs import InputLog, end_vector, start_vector
+from aggregator.inputs import InputLog, check_partitions, end_vector, start_vector
 from aggregator.keyframe import load_keyframe
 from aggregator.log_check import check_inputs
 from aggregator.recovery import Accept, Place, replay_forgiving
@@ -54,11 +54,7 @@ async def restore(bus: Bus, task: str, *, accept: Accept | None = None, progress
     try:
         commits, records, index, state = await _enter(bus, task, models)
         starts, ends = await start_vector(bus, task), await end_vector(bus, task)
-        if len(state.vector) != len(ends):
-            raise ConfigError(
-                f"the task was made with {len(state.vector) - 1} partitions of updates, the topic has {len(ends) - 1}: "
-                "partitions cannot be taken away again, and devices write where nobody reads; make a new task"
-            )
+        check_partitions(state.vector, ends)
         fold = await asyncio.to_thread(Fold, task=task, state=state)
         replayer = Replayer(bus, models, fold, starts, ends, forgiving=accept.divergence)
         rest = [official.record for official in records[index + 1 :]]

@@ -9,10 +9,10 @@ from aggregator.recovery import Accept
 from aggregator.replay import replay
 from aggregator.shell import Aggregator
 from broker_topics.entry import ChainLostError
-from broker_topics.errors import InputsLostError, RejectCode
+from broker_topics.errors import ConfigError, InputsLostError, RejectCode
 from broker_topics.follow import Follower
 from broker_topics.memory import MemoryBus
-from broker_topics.memory_log import MemoryLog
+from broker_topics.memory_log import MemoryLog, MemoryPartition
 from broker_topics.messages import Control
 from broker_topics.record import Cause, RunKind, build
 from broker_topics.topics import Topic, topic_name
@@ -220,3 +220,15 @@ async def test_a_newcomer_enters_at_an_older_keyframe_when_parts_of_the_newest_a
     newcomer = await follows(bus)
     assert newcomer.model.version == 3
     assert newcomer.model.hidden_hash() == device.follower.model.hidden_hash()
+
+
+async def test_partitions_added_under_a_running_aggregator_end_it_before_work_is_lost_there(bus):
+    await make_task(bus, TASK)
+    aggregator = Aggregator(bus=bus, task=TASK)
+    service = asyncio.create_task(aggregator.run())
+    await until(lambda: aggregator.readiness.is_ready)
+    partitions = bus.log.partitions(topic_name(TASK, Topic.UPDATES))
+    partitions.append(MemoryPartition(partitions[0].topic, 12, lambda: None, lambda: 0.0))
+    with pytest.raises(ConfigError, match="12 partitions of updates, the topic has 13"):
+        async with asyncio.timeout(20):
+            await service
