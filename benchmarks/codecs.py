@@ -13,13 +13,14 @@ import time
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import zstandard
 
 from benchmarks.deltas import DEMO, WIDENED, real_deltas
 from benchmarks.figures import Figure, at_least, at_most, plain, show
-from broker_topics.codecs import CodecId, Encoded, decode, encode
+from broker_topics.codecs import CodecId, Encoded, decode, encode, fast
 from broker_topics.codecs.positions import Positions
 from broker_topics.errors import WireError
 from broker_topics.layout import Vector
@@ -31,7 +32,7 @@ RECORD_BYTES = 1 << 20
 
 def codec_figures() -> list[Figure]:
     """Measure everything, in about a minute on one core."""
-    return [*_bytes(), *_entropy(), *_accumulate(), *_encode(), *_hostile()]
+    return [*_bytes(), *_entropy(), *_accumulate(), *_int8(), *_encode(), *_hostile()]
 
 
 def _bytes() -> Iterator[Figure]:
@@ -80,6 +81,20 @@ def _fold_and_scatter(size: int, count: int, rounds: int) -> tuple[float, float]
             bare_s.append(_timed(np.add.at, accumulator, *bare[(index + count // 2) % count]))
     gc.enable()
     return statistics.median(whole_s), statistics.median(bare_s)
+
+
+def _int8() -> Iterator[Figure]:
+    """A checked int8 update added with a weight, in turn with `a += b` of as many float32 numbers."""
+    for size, rounds in ((10**6, 200), (10**7, 30)):
+        decoded = decode(encode(_random_vector(size, seed=4), CodecId.INT8))
+        other, accumulator = _random_vector(size, seed=5), np.zeros(size, dtype=np.float32)
+        if fast.kernels_for(accumulator) is None:
+            continue  # a promise of the extra alone
+        decoded.add_to(accumulator, 0.5)
+        add = partial(np.add, accumulator, other, out=accumulator)
+        pairs = [(_timed(add), _timed(decoded.add_to, accumulator, 0.5)) for _ in range(rounds)]
+        ratio = statistics.median(pair[0] for pair in pairs) / statistics.median(pair[1] for pair in pairs)
+        yield at_least(f"int8 with numba → accumulated, n = {size:,}, against float32 a += b", ratio, 1)
 
 
 def _encode() -> Iterator[Figure]:

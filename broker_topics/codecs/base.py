@@ -66,6 +66,8 @@ class Decoded(ABC):
         """
         if accumulator.dtype != np.float32 or accumulator.shape != (self.size,):
             raise InvariantError(f"an accumulator of float32[{self.size}] is needed, not {accumulator.shape}")
+        if not accumulator.flags.writeable:  # np.add.at would write all the same
+            raise InvariantError("the accumulator is read-only")
         self._add(accumulator, np.float32(weight))
 
     def to_vector(self) -> Vector:

@@ -10,12 +10,13 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from broker_topics.codecs import fast
 from broker_topics.codecs.base import CHUNK, CodecId, Decoded, Encoded, bad_payload, non_finite
 from broker_topics.errors import RejectCode, WireError
 from broker_topics.frames import Buffer
 from broker_topics.layout import Vector
 
-BLOCK: Final = 256
+BLOCK: Final = fast.BLOCK
 _ROWS: Final = CHUNK // BLOCK
 _LARGEST: Final = float(np.finfo(np.float32).max)
 _SECTIONS: Final = {CodecId.FLOAT32: 1, CodecId.BFLOAT16: 1, CodecId.INT8: 2}
@@ -33,6 +34,12 @@ class DenseDecoded(Decoded):
         self._encoded = encoded
 
     def _add(self, accumulator: Vector, weight: np.float32) -> None:
+        kernels = fast.kernels_for(accumulator) if self._encoded.codec is CodecId.INT8 else None
+        if kernels is not None:
+            scales = _read_scales(self._encoded.sections[0], 0, -(-self.size // BLOCK))
+            numbers = np.frombuffer(self._encoded.sections[1], dtype=np.int8)
+            kernels.add_int8(accumulator, numbers, scales, weight)
+            return
         for start in range(0, self.size, CHUNK):
             part = read_part(self._encoded, start, min(start + CHUNK, self.size))
             accumulator[start : start + CHUNK] += part if weight == 1 else part * weight

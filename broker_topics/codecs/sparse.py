@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from broker_topics.codecs import dense, positions, selection, values
+from broker_topics.codecs import dense, fast, positions, selection, values
 from broker_topics.codecs.base import CodecId, Decoded, Encoded, bad_payload, expand, non_finite, shrink
 from broker_topics.codecs.positions import Positions
 from broker_topics.errors import ConfigError, RejectCode, WireError
@@ -51,7 +51,12 @@ class SparseDecoded(Decoded):
         self._positions, self._symbols, self._table, self._segments = places, symbols, table, segments
 
     def _add(self, accumulator: Vector, weight: np.float32) -> None:
-        np.add.at(accumulator, self._positions, (self._table * weight).take(self._symbols))
+        table = self._table * weight
+        kernels = fast.kernels_for(accumulator)
+        if kernels is not None:
+            kernels.add_at(accumulator, self._positions, table, self._symbols)
+        else:
+            np.add.at(accumulator, self._positions, table.take(self._symbols))
         for where, part in self._segments:
             accumulator[where] += part * weight
 

@@ -1,0 +1,85 @@
+"""Compiled inner loops for large vectors, where the extra `fast` is installed; the same bits as numpy's.
+
+numba is imported, and the loops are compiled or read from numba's cache, when the first large vector comes: that takes
+about two seconds, once a process. Nothing here may change a result: every element is rounded to float32 after each
+operation, in numpy's order, so devices and replays with and without the extra agree.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from broker_topics.layout import Vector
+
+LEAST: Final = 65_536
+"""Smaller vectors stay with numpy: there is too little to gain for loading a compiler."""
+
+BLOCK: Final = 256
+"""Numbers that share one scale, as in the int8 codec."""
+
+Int8s = npt.NDArray[np.int8]
+Places = npt.NDArray[np.int64]
+Symbols = npt.NDArray[np.uint8]
+
+
+class Kernels(NamedTuple):
+    """The compiled loops; both release the GIL and check no bounds, so only decoded, checked vectors may come here.
+
+    add_int8(accumulator, numbers, scales, weight): accumulator[i] += number[i] · scale[i // 256] · weight.
+    add_at(accumulator, places, table, symbols): accumulator[places[j]] += table[symbols[j]], in the order of j.
+    """
+
+    add_int8: Callable[[Vector, Int8s, Vector, np.float32], None]
+    add_at: Callable[[Vector, Places, Vector, Symbols], None]
+
+
+def kernels_for(accumulator: Vector) -> Kernels | None:
+    """The loops that can add to this float32[n], or None where numpy has to: small, strided, or without numba."""
+    if len(accumulator) < LEAST or not accumulator.flags.carray:
+        return None
+    return _load()
+
+
+@cache
+def _load() -> Kernels | None:
+    try:
+        import numba
+    except ImportError:  # absent, or not made for this numpy
+        return None
+    try:
+        return _compile(numba, keep=True)
+    except (RuntimeError, OSError):  # no folder to keep the machine code in, as in a read-only container
+        return _compile(numba, keep=False)
+
+
+def _compile(numba: Any, *, keep: bool) -> Kernels:
+    """Compile for exactly these types, so that nothing is ever compiled in the midst of adding."""
+
+    def read(kind: Any) -> Any:
+        return numba.types.Array(kind, 1, "C", readonly=True)
+
+    sums, numbers = numba.types.Array(numba.float32, 1, "C"), read(numba.float32)
+    void, jit = numba.void, numba.njit
+    dense = void(sums, read(numba.int8), numbers, numba.float32)
+    sparse = void(sums, read(numba.int64), numbers, read(numba.uint8))
+    return Kernels(
+        add_int8=jit(dense, cache=keep, nogil=True)(_add_int8),
+        add_at=jit(sparse, cache=keep, nogil=True)(_add_at),
+    )
+
+
+def _add_int8(accumulator: Vector, numbers: Int8s, scales: Vector, weight: np.float32) -> None:
+    for block in range(len(scales)):
+        row = accumulator[block * BLOCK : (block + 1) * BLOCK]  # slices of a row are what the compiler vectorises
+        part = numbers[block * BLOCK : (block + 1) * BLOCK]
+        scale = scales[block]
+        for index in range(len(row)):
+            row[index] += np.float32(part[index]) * scale * weight
+
+
+def _add_at(accumulator: Vector, places: Places, table: Vector, symbols: Symbols) -> None:
+    for index in range(len(places)):
+        accumulator[np.uint64(places[index])] += table[symbols[index]]  # unsigned: no test for counting from the end
