@@ -16,7 +16,7 @@ from aggregator.rules import Arrival, server_rule
 from aggregator.server_optimizer import server_optimizer
 from aggregator.staleness import staleness_weight
 from aggregator.state import FoldState
-from broker_topics.codecs import CodecId, Decoded, decode, encode
+from broker_topics.codecs import CodecId, Decoded, decode, encode, prepare
 from broker_topics.errors import InputsLostError, InvariantError, RejectCode, WireError
 from broker_topics.frames import frame_crc
 from broker_topics.layout import Vector
@@ -42,6 +42,7 @@ class Fold:
         self._optimizer = server_optimizer(state.settings)
         self._freshness = staleness_weight(state.settings)
         self._total: Vector = np.zeros(state.layout.size, dtype=np.float32)
+        prepare(self._total)
         self._consumed = Consumed()
         self._hashes = self._hash()
 

@@ -15,6 +15,7 @@ import numpy as np
 from broker_topics.codecs import dense as _dense
 from broker_topics.codecs import sparse as _sparse
 from broker_topics.codecs.base import CodecId, Decoded, Encoded
+from broker_topics.codecs.fast import kernels_for
 from broker_topics.errors import ConfigError, RejectCode, WireError
 from broker_topics.layout import Layout, Vector
 
@@ -29,12 +30,18 @@ __all__ = [
     "dense_segments",
     "encode",
     "encode_with_residual",
+    "prepare",
 ]
 
 SMALLEST_SPARSE = 1024
 """Vectors below this size are sent dense: leaving values out gains nothing there."""
 
 _CODECS = {codec.value: codec for codec in CodecId}
+
+
+def prepare(accumulator: Vector) -> None:
+    """Load the compiled loops that will add to this vector, if there are any, before the first update waits for them."""
+    kernels_for(accumulator)
 
 
 def encode(
