@@ -40,7 +40,7 @@ _CODECS = {codec.value: codec for codec in CodecId}
 
 
 def prepare(accumulator: Vector) -> None:
-    """Load the compiled loops that will add to this vector, if there are any, before the first update waits for them."""
+    """Load the compiled loops for this vector, if there are any, before the first update waits for them."""
     kernels_for(accumulator)
 
 
