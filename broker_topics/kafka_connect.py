@@ -18,6 +18,7 @@ CLOSE_S = 3.0
 
 _PROBE_S = 10.0
 _HUNG_UP_PAUSE_S = 0.5
+_NOBODY_PAUSE_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,16 +112,27 @@ async def make_client(connection: Connection) -> AIOKafkaClient:
     try:
         await connection.open(client.bootstrap())
         async with asyncio.timeout(connection.timeout_s):
-            if not await client.ready(client.get_random_node()):
+            if not await client.ready(await first_node(client)):
                 brokers = ", ".join(f"{b.host}:{b.port}" for b in client.cluster.brokers())
                 raise BusError(f"the broker says it is at {brokers}, which cannot be reached; see advertised.listeners")
     except TimeoutError as error:
         await quietly(client.close())
-        raise BusError("the broker's advertised address does not answer") from error
+        raise BusError(
+            "the broker's advertised address does not answer, or the cluster lists no broker at the moment"
+        ) from error
     except BaseException:
         await quietly(client.close())
         raise
     return client
+
+
+async def first_node(client: AIOKafkaClient) -> int:
+    """A node of the cluster; waits while it lists none, as one that was frozen or restarted does for a moment."""
+    while (node := client.get_random_node()) is None:
+        await asyncio.sleep(_NOBODY_PAUSE_S)
+        await client.force_metadata_update()
+    found: int = node
+    return found
 
 
 async def quietly(*closings: Awaitable[object], within_s: float = CLOSE_S) -> None:
