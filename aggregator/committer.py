@@ -21,7 +21,7 @@ from broker_topics.bus import Bus
 from broker_topics.entry import Official
 from broker_topics.errors import BusError, LostRaceError, RejectCode
 from broker_topics.messages import Head, Reject
-from broker_topics.record import Cause, PartRef
+from broker_topics.record import REPLACING, PartRef
 from broker_topics.topics import Topic, topic_name
 from monitoring.logs import get_logger
 from monitoring.metrics import Metrics, stage
@@ -89,7 +89,7 @@ class Committer:
         self.oldest_ms = min([self.oldest_ms, *(appended_ms for _, appended_ms in pending.admitted)])
         pending.rules = state.settings.digest
         many = self.since_keyframe >= state.settings.keyframe_every
-        replaced = pending.draft.cause in (Cause.REPAIR, Cause.ROLL_BACK)
+        replaced = pending.draft.cause in REPLACING
         if replaced or many or self._sweeper.keyframe_needed or self.keyframe_overdue:
             self._still.clear()
             self.since_keyframe, self.oldest_ms, self._sweeper.keyframe_needed = 0, math.inf, False
@@ -131,8 +131,9 @@ class Committer:
         while True:
             try:
                 ends = await end_vector(self.bus, self.task)
-                check_partitions(self._vector(), ends)
-                waiting = [max(0, end - next_) for end, next_ in zip(ends, self._vector(), strict=True)]
+                vector = self.writer.last.body.vector
+                check_partitions(vector, ends)
+                waiting = [max(0, end - next_) for end, next_ in zip(ends, vector, strict=True)]
                 self.lag = sum(waiting[:-1])
                 for partition, count in enumerate(waiting[:-1]):
                     self.metrics.consumer_lag_records.labels(partition=partition).set(count)
@@ -141,10 +142,6 @@ class Committer:
             except BusError as error:
                 log.warning("broker_unreachable", reason=str(error))
             await asyncio.sleep(_LAG_S)
-
-    def _vector(self) -> Sequence[int]:
-        last = self.writer.last
-        return last.body.vector
 
     async def _watch(self) -> None:
         try:

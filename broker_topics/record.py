@@ -41,6 +41,10 @@ class Cause(StrEnum):
     REPAIR = "repair"
 
 
+REPLACING = frozenset({Cause.ROLL_BACK, Cause.REPAIR})
+"""Causes of records whose model does not follow from the one before: they are keyframes, and readers load them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """`count` consecutive offsets of one partition, consumed together; updates come first, control is the last one."""
@@ -125,7 +129,7 @@ class Body:
     @property
     def replaces_model(self) -> bool:
         """Whether the model does not follow from the one before it, but is what this record's keyframe holds."""
-        return bool(self.steps) and self.cause in (Cause.ROLL_BACK, Cause.REPAIR)
+        return bool(self.steps) and self.cause in REPLACING
 
 
 @dataclass(frozen=True, slots=True)
