@@ -8,7 +8,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from aggregator.core import Admission, Draft
 from aggregator.inputs import check_partitions, end_vector
@@ -21,7 +21,7 @@ from broker_topics.bus import Bus
 from broker_topics.entry import Official
 from broker_topics.errors import BusError, LostRaceError, RejectCode
 from broker_topics.messages import Head, Reject
-from broker_topics.record import REPLACING, PartRef
+from broker_topics.record import Body, PartRef
 from broker_topics.topics import Topic, topic_name
 from monitoring.logs import get_logger
 from monitoring.metrics import Metrics, stage
@@ -42,8 +42,11 @@ class Pending:
     draft: Draft
     admitted: list[tuple[Admission, int]]
     keyframe: Parts | None = None
-    rules: bytes = b""
     note: str = ""
+
+    def body(self, parts: tuple[PartRef, ...]) -> Body:
+        """What the record says, once its parts lie in the log."""
+        return replace(self.draft.body, parts=parts, keyframe=self.keyframe is not None, note=self.note)
 
 
 @dataclass(slots=True)
@@ -85,12 +88,10 @@ class Committer:
 
     async def put(self, pending: Pending, state: FoldState) -> None:
         """Queue a draft; where a keyframe is due, the fold's vectors are read until it is published."""
-        self.since_keyframe += len(pending.draft.steps)
+        self.since_keyframe += len(pending.draft.body.steps)
         self.oldest_ms = min([self.oldest_ms, *(appended_ms for _, appended_ms in pending.admitted)])
-        pending.rules = state.settings.digest
         many = self.since_keyframe >= state.settings.keyframe_every
-        replaced = pending.draft.cause in REPLACING
-        if replaced or many or self._sweeper.keyframe_needed or self.keyframe_overdue:
+        if pending.draft.body.replaces_model or many or self._sweeper.keyframe_needed or self.keyframe_overdue:
             self._still.clear()
             self.since_keyframe, self.oldest_ms, self._sweeper.keyframe_needed = 0, math.inf, False
             pending.keyframe = await asyncio.to_thread(keyframe_parts, state)
@@ -120,7 +121,7 @@ class Committer:
             if pending.keyframe is not None:
                 self.metrics.keyframe_attempts_total.inc()
             with stage(self.metrics, "publish"):
-                parts = await self.writer.publish(height, pending.draft, pending.keyframe)
+                parts = await self.writer.publish(height, pending.draft.delta, pending.keyframe)
             if pending.keyframe is not None:
                 self._still.set()
             height += 1
@@ -159,8 +160,7 @@ class Committer:
 
     async def _append(self, pending: Pending, parts: tuple[PartRef, ...]) -> Official:
         try:
-            keyframe = pending.keyframe is not None
-            return await self.writer.append(pending.draft, pending.rules, parts, keyframe=keyframe, note=pending.note)
+            return await self.writer.append(pending.body(parts))
         except LostRaceError:
             self.metrics.chain_lost_races_total.inc()
             raise

@@ -146,11 +146,11 @@ class Fold:
             raise DivergedError(f"version {body.version}: its decisions are not what its step says it took")
         if self.pending:
             self._advance(body.max_staleness)
-        draft = self._close(body.cause, body.steps, None)
+        reached = self._close(body.cause, body.steps, None).body
         if not compare:
             return
         for name in ("version", "vector", "max_staleness", "state_hash", "hidden_hash", "served_hash"):
-            if getattr(draft, name) != getattr(body, name):
+            if getattr(reached, name) != getattr(body, name):
                 raise DivergedError(f"replay of version {body.version} ends with another {name} than the chain says")
 
     def _again(self, partition: int, offset: int, decision: Decision, data: bytes | None) -> None:
@@ -242,21 +242,21 @@ class Fold:
 
     def _close(self, cause: Cause, steps: tuple[Step, ...], delta: bytes | None) -> Draft:
         state_hash, hidden_hash, served_hash = self._hashes
-        draft = Draft(
+        body = Body(
             version=self.state.model.version,
             steps=steps,
             cause=cause,
             runs=tuple(self._consumed.runs),
             vector=tuple(self.state.vector),
             decisions=tuple(self._consumed.decisions),
+            rules=self.state.settings.digest,
             max_staleness=self.state.max_staleness,
             state_hash=state_hash,
             hidden_hash=hidden_hash,
             served_hash=served_hash,
-            delta=delta,
         )
         self._consumed, self.pending = Consumed(), 0
-        return draft
+        return Draft(body, delta)
 
     def _expect(self, partition: int, offset: int) -> None:
         vector = self.state.vector

@@ -1,5 +1,7 @@
 """Writes a task's first record: layout, first model, settings, and where the inputs begin."""
 
+from dataclasses import replace
+
 from aggregator.core import Fold
 from aggregator.inputs import start_vector
 from aggregator.keyframe import keyframe_parts
@@ -43,9 +45,9 @@ async def create_task(
         state = FoldState.genesis(settings=settings, layout=layout, first=first, vector=vector)
         draft = Fold(task=task, state=state).step(Cause.GENESIS)
         writer = ChainWriter(bus, task, commits, identity=identity)
-        parts = await writer.publish(0, draft, keyframe_parts(state))
+        parts = await writer.publish(0, draft.delta, keyframe_parts(state))
         try:
-            official = await writer.append(draft, settings.digest, parts, keyframe=True)
+            official = await writer.append(replace(draft.body, parts=parts, keyframe=True))
         except LostRaceError:
             raise ConfigError(f"task {task!r} was made by somebody else at this moment") from None
         head = Head(offset=official.offset, height=0, record_hash=official.record.hash)

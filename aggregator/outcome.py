@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from aggregator.gate import Passed, Refused
 from broker_topics.errors import InvariantError
-from broker_topics.record import Cause, Decision, Run, RunKind, Step
+from broker_topics.record import Body, Decision, Run, RunKind
 
 
 class DivergedError(InvariantError):
@@ -35,20 +35,14 @@ class Admission:
         return not self.decision.accepted
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Draft:
-    """What a chain record will say of the inputs since the last one; `delta` is the Delta frame of its step."""
+    """What a chain record will say of the inputs since the last one, and the Delta frame of its step, if it has one.
 
-    version: int
-    steps: tuple[Step, ...]
-    cause: Cause
-    runs: tuple[Run, ...]
-    vector: tuple[int, ...]
-    decisions: tuple[Decision, ...]
-    max_staleness: int
-    state_hash: bytes
-    hidden_hash: bytes
-    served_hash: bytes
+    body: complete but for what the writer adds: parts, keyframe and note.
+    """
+
+    body: Body
     delta: bytes | None
 
 

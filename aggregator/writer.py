@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from aggregator.core import Draft
 from broker_topics.bus import Bus
 from broker_topics.entry import CommitsReader, LogCutError, Official, record_at
 from broker_topics.errors import BusError, InputsLostError, InvariantError, LostRaceError
@@ -57,14 +56,14 @@ class ChainWriter:
         last = self._commits.chain.last
         return last.height + 1 if last else 0
 
-    async def publish(self, height: int, draft: Draft, keyframe: Parts | None) -> tuple[PartRef, ...]:
-        """Put a draft's delta, and its keyframe if it has one, where the record can point to them.
+    async def publish(self, height: int, delta: bytes | None, keyframe: Parts | None) -> tuple[PartRef, ...]:
+        """Put a step's delta and a keyframe, where there are any, where the record can point to them.
 
         A broker that is away is waited for; parts that were sent twice share a key and cost only bytes.
         """
         refs: tuple[PartRef, ...] = ()
-        if draft.delta is not None:
-            refs = await self._patiently(height, partial(cut, DELTA, draft.delta))
+        if delta is not None:
+            refs = await self._patiently(height, partial(cut, DELTA, delta))
         if keyframe is not None:
             refs += await self._patiently(height, keyframe)
         return refs
@@ -78,9 +77,7 @@ class ChainWriter:
                 await _back_off(attempt)
         raise AssertionError("counting never ends")
 
-    async def append(
-        self, draft: Draft, rules: bytes, parts: tuple[PartRef, ...], *, keyframe: bool, note: str = ""
-    ) -> Official:
+    async def append(self, body: Body) -> Official:
         """Append a record and read it back.
 
         Returns: the record, official.
@@ -88,7 +85,6 @@ class ChainWriter:
         """
         last = self._commits.chain.last
         parent = last.hash if last else GENESIS_PARENT
-        body = _body(draft, rules, parts, keyframe=keyframe, note=note)
         record = build(height=self.next_height, parent=parent, writer=self.identity, body=body)
         for attempt in itertools.count():
             try:
@@ -166,25 +162,6 @@ def _lost_race(official: Official) -> LostRaceError:
     return LostRaceError(
         f"another aggregator of this task wrote record {height} of the chain first; nothing is lost. "
         "Start this one again only where the other has ended"
-    )
-
-
-def _body(draft: Draft, rules: bytes, parts: tuple[PartRef, ...], *, keyframe: bool, note: str) -> Body:
-    return Body(
-        version=draft.version,
-        steps=draft.steps,
-        cause=draft.cause,
-        runs=draft.runs,
-        vector=draft.vector,
-        decisions=draft.decisions,
-        rules=rules,
-        max_staleness=draft.max_staleness,
-        state_hash=draft.state_hash,
-        hidden_hash=draft.hidden_hash,
-        served_hash=draft.served_hash,
-        parts=parts,
-        keyframe=keyframe,
-        note=note,
     )
 
 

@@ -43,29 +43,13 @@ def copied(state: FoldState) -> FoldState:
     return FoldState.restore(state.meta(), {name: values.copy() for name, values in state.vectors().items()})
 
 
-def body_of(draft: Draft) -> Body:
-    return Body(
-        version=draft.version,
-        steps=draft.steps,
-        cause=draft.cause,
-        runs=draft.runs,
-        vector=draft.vector,
-        decisions=draft.decisions,
-        rules=bytes(32),
-        max_staleness=draft.max_staleness,
-        state_hash=draft.state_hash,
-        hidden_hash=draft.hidden_hash,
-        served_hash=draft.served_hash,
-    )
-
-
 @dataclass
 class Bench:
-    """A fold with its log; `frames` holds every record of it, `drafts` every step."""
+    """A fold with its log; `frames` holds every record of it, `bodies` what every record says."""
 
     fold: Fold
     frames: dict[tuple[int, int], bytes] = field(default_factory=dict)
-    drafts: list[Draft] = field(default_factory=list)
+    bodies: list[Body] = field(default_factory=list)
     sequences: dict[str, int] = field(default_factory=dict)
     admissions: list[Admission] = field(default_factory=list)
 
@@ -114,8 +98,9 @@ class Bench:
         return self.append(client, self.frame(client, delta, **changed))
 
     def step(self, cause: Cause = Cause.FULL) -> Draft:
-        self.drafts.append(self.fold.step(cause))
-        return self.drafts[-1]
+        draft = self.fold.step(cause)
+        self.bodies.append(draft.body)
+        return draft
 
     def when_full(self) -> None:
         if self.fold.pending >= self.fold.limit(0):
@@ -134,11 +119,11 @@ class Bench:
         self.fold.void(partition=partition, first=self.state.vector[partition], count=count, kind=kind)
 
 
-def replayed(state: FoldState, drafts: Iterable[Draft], frames: Mapping[tuple[int, int], bytes]) -> Fold:
+def replayed(state: FoldState, bodies: Iterable[Body], frames: Mapping[tuple[int, int], bytes]) -> Fold:
     """A fold that went from `state` through recorded decisions."""
     fold = Fold(task=TASK, state=state)
-    for draft in drafts:
-        fold.replay(body_of(draft), frames)
+    for body in bodies:
+        fold.replay(body, frames)
     return fold
 
 

@@ -29,7 +29,7 @@ def history() -> tuple[list[HiddenModel], list[tuple[bytes, int]]]:
             bench.send(f"w-{i}", scrambled(SIZE, seed=100 * version + i))
         draft = bench.step()
         assert draft.delta is not None
-        assert draft.hidden_hash == bench.state.model.hidden_hash()
+        assert draft.body.hidden_hash == bench.state.model.hidden_hash()
         deltas.append((draft.delta, count))
         models.append(kept(bench.state.model))
     return models, deltas

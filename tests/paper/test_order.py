@@ -40,4 +40,4 @@ def test_the_recorded_order_replays_bit_for_bit(seed: int) -> None:
         Bench.of(scrambled(SIZE, seed=1, scale=3), rule="fedbuff", buffer_size=K, staleness="constant").state
     )
     bench, _, _ = run(order)
-    assert snapshot(replayed(fresh, bench.drafts, bench.frames).state) == snapshot(bench.state)
+    assert snapshot(replayed(fresh, bench.bodies, bench.frames).state) == snapshot(bench.state)

@@ -20,7 +20,7 @@ def run() -> tuple[str, str]:
         base = max(0, bench.version - turn * 7 % 4)
         bench.send(f"w-{turn * turn % 11}", encoded, base=base, num_examples=1 + turn * 13 % 40, work=1 + turn % 3)
         bench.when_full()
-    again = replayed(genesis(scrambled(SIZE, seed=0), **SETTINGS), bench.drafts, bench.frames)
+    again = replayed(genesis(scrambled(SIZE, seed=0), **SETTINGS), bench.bodies, bench.frames)
     assert snapshot(again.state) == snapshot(bench.state)
     figures = [bench.state.fairness.to_row(), [a.decision.weight.hex() for a in bench.admissions]]
     return tree_hash(*bench.state.vectors().values()).hex(), hashlib.sha256(repr(figures).encode()).hexdigest()

@@ -13,16 +13,17 @@ from broker_topics.errors import ConfigError, InvariantError, RejectCode, WireEr
 from broker_topics.hashing import tree_hash
 from broker_topics.messages import Control
 from broker_topics.record import Cause, Run, RunKind, Step, build
-from tests.folding import CONTROL, TASK, Bench, body_of, copied, genesis, layout_of, snapshot, vector
+from tests.folding import CONTROL, TASK, Bench, copied, genesis, layout_of, snapshot, vector
 
 
 def test_a_genesis_draft_is_version_zero_with_nothing_consumed() -> None:
     state = genesis(vector(1, 2), buffer_size=3)
     draft = Fold(task=TASK, state=state).step(Cause.GENESIS)
-    assert (draft.version, draft.steps, draft.runs, draft.decisions, draft.delta) == (0, (), (), (), None)
-    assert draft.vector == (0, 0, 0, 0)
-    assert draft.hidden_hash == draft.served_hash == draft.state_hash == tree_hash(vector(1, 2))
-    assert continues(None, body_of(draft))
+    body = draft.body
+    assert (body.version, body.steps, body.runs, body.decisions, draft.delta) == (0, (), (), (), None)
+    assert body.vector == (0, 0, 0, 0)
+    assert body.hidden_hash == body.served_hash == body.state_hash == tree_hash(vector(1, 2))
+    assert continues(None, body)
 
 
 def test_a_first_model_is_copied() -> None:
@@ -40,7 +41,7 @@ def test_a_first_model_that_does_not_fit_is_refused(first: np.ndarray) -> None:
 
 def test_every_record_continues_the_last_one_and_fits_the_chain() -> None:
     bench = Bench.of(vector(0), buffer_size=2)
-    bench.drafts.append(bench.fold.step(Cause.GENESIS))
+    bench.step(Cause.GENESIS)
     for turn in range(10):
         bench.send(f"w-{turn % 5}", vector(1))
         bench.append("b", b"junk")
@@ -49,10 +50,10 @@ def test_every_record_continues_the_last_one_and_fits_the_chain() -> None:
         bench.when_full()
     bench.command("pause")
     last = None
-    for height, draft in enumerate(bench.drafts):
-        assert continues(last, body_of(draft))
+    for height, body in enumerate(bench.bodies):
+        assert continues(last, body)
         parent = last.hash if last else bytes(32)
-        last = build(height=height, parent=parent, writer=bytes(16), body=body_of(draft))
+        last = build(height=height, parent=parent, writer=bytes(16), body=body)
 
 
 def test_runs_say_in_which_order_the_partitions_were_read() -> None:
@@ -63,7 +64,7 @@ def test_runs_say_in_which_order_the_partitions_were_read() -> None:
     bench.skip(1, 2, RunKind.UNREADABLE)
     bench.skip(1, 2, RunKind.LOST)
     draft = bench.step(Cause.DEADLINE)
-    assert draft.runs == (
+    assert draft.body.runs == (
         Run(0, 0, 2),
         Run(2, 0, 2),
         Run(0, 2, 1),
@@ -71,8 +72,8 @@ def test_runs_say_in_which_order_the_partitions_were_read() -> None:
         Run(1, 1, 5, RunKind.UNREADABLE),
         Run(1, 6, 2, RunKind.LOST),
     )
-    assert draft.vector == (3, 8, 2, 0)
-    assert len(draft.decisions) == 6
+    assert draft.body.vector == (3, 8, 2, 0)
+    assert len(draft.body.decisions) == 6
 
 
 def test_pending_counts_accepted_updates_and_consumed_counts_everything() -> None:
@@ -125,11 +126,11 @@ def test_pause_and_resume_are_state_and_have_records_of_their_own() -> None:
     bench.send("a", vector(10))
     draft = bench.command("pause")
     assert bench.state.paused
-    assert [(d.cause, len(d.steps), len(d.decisions)) for d in bench.drafts] == [
+    assert [(d.cause, len(d.steps), len(d.decisions)) for d in bench.bodies] == [
         (Cause.CONTROL, 1, 1),
         (Cause.CONTROL, 0, 1),
     ]
-    assert draft.decisions[0].accepted
+    assert draft.body.decisions[0].accepted
     assert copied(bench.state).paused
     bench.command("resume")
     assert not bench.state.paused

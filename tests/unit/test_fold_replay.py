@@ -11,7 +11,7 @@ from aggregator.state import FoldState
 from broker_topics.codecs import CodecId, encode
 from broker_topics.errors import InputsLostError, InvariantError, RejectCode
 from broker_topics.record import Cause, RunKind
-from tests.folding import TASK, Bench, body_of, copied, genesis, replayed, scrambled, snapshot
+from tests.folding import TASK, Bench, copied, genesis, replayed, scrambled, snapshot
 
 SIZE = 1500
 SETTINGS = {
@@ -81,7 +81,7 @@ def first_state(rule: str) -> FoldState:
 @pytest.mark.parametrize("rule", RULES)
 def test_the_story_has_everything_in_it(rule: str) -> None:
     bench = story(rule)
-    codes = {decision.code for draft in bench.drafts for decision in draft.decisions}
+    codes = {decision.code for body in bench.bodies for decision in body.decisions}
     assert codes >= {
         None,
         RejectCode.MALFORMED,
@@ -91,17 +91,17 @@ def test_the_story_has_everything_in_it(rule: str) -> None:
         RejectCode.RETIRED,
         RejectCode.FUTURE_VERSION,
     }
-    assert {draft.cause for draft in bench.drafts} == {Cause.FULL, Cause.DEADLINE, Cause.CONTROL}
-    assert {run.kind for draft in bench.drafts for run in draft.runs} == {RunKind.DATA, RunKind.CONTROL}
-    assert len(bench.drafts) > 40
+    assert {body.cause for body in bench.bodies} == {Cause.FULL, Cause.DEADLINE, Cause.CONTROL}
+    assert {run.kind for body in bench.bodies for run in body.runs} == {RunKind.DATA, RunKind.CONTROL}
+    assert len(bench.bodies) > 40
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_replay_of_the_recorded_decisions_gives_the_live_bytes_after_every_record(rule: str) -> None:
     bench = story(rule)
     fold = Fold(task=TASK, state=first_state(rule))
-    for draft, expected in zip(bench.drafts, bench.states, strict=True):
-        fold.replay(body_of(draft), bench.frames)
+    for body, expected in zip(bench.bodies, bench.states, strict=True):
+        fold.replay(body, bench.frames)
         assert snapshot(fold.state) == expected
 
 
@@ -110,9 +110,9 @@ def test_resume_from_every_cut_of_the_log_gives_the_same_bytes(rule: str) -> Non
     """A keyframe after any record, then recorded decisions up to any other: nothing outside the state is remembered."""
     bench = story(rule)
     fold = Fold(task=TASK, state=first_state(rule))
-    for cut, draft in enumerate(bench.drafts, 1):
-        fold.replay(body_of(draft), bench.frames)
-        rest = bench.drafts[cut:] if cut % 10 == 0 else bench.drafts[cut : cut + 2]
+    for cut, body in enumerate(bench.bodies, 1):
+        fold.replay(body, bench.frames)
+        rest = bench.bodies[cut:] if cut % 10 == 0 else bench.bodies[cut : cut + 2]
         resumed = replayed(copied(fold.state), rest, bench.frames)
         assert snapshot(resumed.state) == bench.states[cut + len(rest) - 1]
 
@@ -123,11 +123,11 @@ def test_the_partial_buffer_is_not_state_and_comes_back_by_reading_again(rule: s
     bench = story(rule)
     keys = {(a.partition, a.offset): a for a in bench.admissions}
     state = first_state(rule)
-    for draft in bench.drafts:
+    for body in bench.bodies:
         before = copied(state)
         live = Fold(task=TASK, state=before)
-        if draft.cause is not Cause.CONTROL:
-            for run in draft.runs:
+        if body.cause is not Cause.CONTROL:
+            for run in body.runs:
                 for offset in range(run.first, run.first + run.count):
                     if run.kind is not RunKind.DATA:
                         live.void(partition=run.partition, first=offset, count=1, kind=run.kind)
@@ -137,10 +137,10 @@ def test_the_partial_buffer_is_not_state_and_comes_back_by_reading_again(rule: s
                         partition=run.partition, offset=offset, key=key, data=bench.frames[run.partition, offset]
                     )
                     assert again.decision == keys[run.partition, offset].decision
-            assert live.step(draft.cause) == draft
+            assert live.step(body.cause).body == body
         fold = Fold(task=TASK, state=state)
-        fold.replay(body_of(draft), bench.frames)
-        if draft.cause is not Cause.CONTROL:
+        fold.replay(body, bench.frames)
+        if body.cause is not Cause.CONTROL:
             assert snapshot(live.state) == snapshot(state)
 
 
@@ -152,20 +152,20 @@ def key_of(bench: Bench, partition: int, offset: int) -> bytes:
 def test_a_replayed_weight_is_the_recorded_one_not_the_rules_own() -> None:
     bench = Bench.of(np.zeros(2, np.float32), buffer_size=1)
     bench.send("a", np.array([1, 1], np.float32))
-    draft = bench.step()
+    body = bench.step().body
     fold = Fold(task=TASK, state=genesis(np.zeros(2, np.float32), buffer_size=1))
-    halved = replace(draft, decisions=(replace(draft.decisions[0], weight=0.5),))
+    halved = replace(body, decisions=(replace(body.decisions[0], weight=0.5),))
     with pytest.raises(DivergedError, match="state_hash"):
-        fold.replay(body_of(halved), bench.frames)
+        fold.replay(halved, bench.frames)
     assert fold.state.x.tolist() == [0.5, 0.5]
 
 
 def test_a_command_that_the_chain_refused_is_not_obeyed_in_replay() -> None:
     bench = Bench.of(np.zeros(2, np.float32))
-    draft = bench.command("pause")
-    refused = replace(draft, decisions=(replace(draft.decisions[0], code=RejectCode.MALFORMED),))
+    body = bench.command("pause").body
+    refused = replace(body, decisions=(replace(body.decisions[0], code=RejectCode.MALFORMED),))
     assert not replayed(genesis(np.zeros(2, np.float32)), [refused], bench.frames).state.paused
-    assert replayed(genesis(np.zeros(2, np.float32)), [draft], bench.frames).state.paused
+    assert replayed(genesis(np.zeros(2, np.float32)), [body], bench.frames).state.paused
 
 
 def damaged_story() -> tuple[Bench, Fold]:
@@ -176,31 +176,31 @@ def damaged_story() -> tuple[Bench, Fold]:
 def test_replay_without_an_input_says_that_inputs_are_lost() -> None:
     bench, fold = damaged_story()
     with pytest.raises(InputsLostError, match="no longer holds"):
-        fold.replay(body_of(bench.drafts[0]), {})
+        fold.replay(bench.bodies[0], {})
 
 
 def test_replay_over_another_record_at_an_offset_says_that_inputs_are_lost() -> None:
     bench, fold = damaged_story()
     changed = {place: data[:-1] + bytes([data[-1] ^ 1]) for place, data in bench.frames.items() if data}
     with pytest.raises(InputsLostError, match="another record"):
-        fold.replay(body_of(bench.drafts[0]), changed)
+        fold.replay(bench.bodies[0], changed)
 
 
 @pytest.mark.parametrize("name", ["state_hash", "hidden_hash", "served_hash"])
 def test_replay_that_ends_with_another_hash_has_diverged(name: str) -> None:
     bench, fold = damaged_story()
     with pytest.raises(DivergedError, match=name):
-        fold.replay(body_of(replace(bench.drafts[0], **{name: bytes(32)})), bench.frames)
+        fold.replay(replace(bench.bodies[0], **{name: bytes(32)}), bench.frames)
 
 
 def test_replay_of_a_record_out_of_turn_is_a_bug() -> None:
     bench, fold = damaged_story()
     with pytest.raises(InvariantError, match="comes next"):
-        fold.replay(body_of(bench.drafts[1]), bench.frames)
+        fold.replay(bench.bodies[1], bench.frames)
 
 
 def test_replay_into_an_open_buffer_is_a_bug() -> None:
     bench, fold = damaged_story()
     fold.void(partition=0, first=0, count=1, kind=RunKind.LOST)
     with pytest.raises(InvariantError, match="between steps"):
-        fold.replay(body_of(bench.drafts[0]), bench.frames)
+        fold.replay(bench.bodies[0], bench.frames)

@@ -78,9 +78,9 @@ def test_each_fault_has_its_code_and_leaves_the_model_alone(
     assert admission.refused
     draft = bench.step()
     assert bench.state.x.tobytes() == before
-    assert draft.steps == ()
+    assert draft.body.steps == ()
     assert draft.delta is None
-    assert [d.code for d in draft.decisions] == [code]
+    assert [d.code for d in draft.body.decisions] == [code]
 
 
 def test_a_record_above_the_limit_is_too_large_before_it_is_looked_at() -> None:
