@@ -82,7 +82,7 @@ def test_pending_counts_accepted_updates_and_consumed_counts_everything() -> Non
     bench.append("a", b"junk")
     bench.skip(0, 7, RunKind.CONTROL)
     assert (bench.fold.pending, bench.fold.consumed) == (1, 9)
-    assert bench.step().steps == (Step(1, Cause.FULL),)
+    assert bench.step().body.steps == (Step(1, Cause.FULL),)
     assert (bench.fold.pending, bench.fold.consumed) == (0, 0)
 
 
@@ -154,10 +154,11 @@ def test_a_command_waits_until_the_buffer_is_closed() -> None:
 def test_a_step_without_accepted_updates_leaves_version_and_model_alone() -> None:
     bench = Bench.of(vector(5), buffer_size=2)
     bench.send("a", vector(1))
-    first = bench.step()
+    first = bench.step().body
     bench.append("a", b"junk")
-    second = bench.step(Cause.DEADLINE)
-    assert (second.version, second.steps, second.delta) == (1, (), None)
+    draft = bench.step(Cause.DEADLINE)
+    second = draft.body
+    assert (second.version, second.steps, draft.delta) == (1, (), None)
     assert (second.state_hash, second.hidden_hash, second.served_hash) == (
         first.state_hash,
         first.hidden_hash,
@@ -168,7 +169,7 @@ def test_a_step_without_accepted_updates_leaves_version_and_model_alone() -> Non
 def test_the_state_hash_covers_the_optimizer() -> None:
     bench = Bench.of(vector(0), buffer_size=1, server_optimizer="momentum")
     bench.send("a", vector(1))
-    assert bench.step().state_hash == tree_hash(vector(1), vector(1))
+    assert bench.step().body.state_hash == tree_hash(vector(1), vector(1))
 
 
 def test_a_keyframe_of_another_optimizer_or_model_is_not_sound() -> None:

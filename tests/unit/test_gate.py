@@ -162,7 +162,7 @@ def test_the_window_follows_the_fleet_if_it_is_not_set() -> None:
     for i in range(40):
         bench.send(f"w-{i}", vector(0))
     assert bench.state.max_staleness == 200
-    assert bench.step().max_staleness == 1000
+    assert bench.step().body.max_staleness == 1000
 
 
 @pytest.mark.parametrize("size", [1e29, 3e38])
