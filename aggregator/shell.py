@@ -13,14 +13,16 @@ from aggregator.intake import Intake
 from aggregator.keyframe import load_keyframe
 from aggregator.observer import Observer
 from aggregator.recovery import Accept
-from aggregator.restart import restore
+from aggregator.restart import Restored, restore
 from aggregator.serving import Serving
 from aggregator.state import FoldState
 from aggregator.telemetry import TelemetryExporter
 from aggregator.writer import ChainWriter
 from broker_topics.bus import Bus
 from broker_topics.entry import CommitsReader
+from broker_topics.errors import BusError
 from broker_topics.models_log import ModelsReader, PartMissingError
+from broker_topics.patience import Patience, unless
 from broker_topics.topics import Topic, topic_name
 from monitoring.health import Readiness
 from monitoring.logs import get_logger
@@ -31,7 +33,10 @@ log = get_logger("aggregator")
 
 @dataclass(slots=True)
 class Aggregator:
-    """One writer of one task's chain. `run` returns when `stop` is set, and raises what ends the process."""
+    """One writer of one task's chain. `run` returns when `stop` is set, and raises what ends the process.
+
+    patience_s: how long a broker that is away is waited for before the state is restored.
+    """
 
     bus: Bus
     task: str
@@ -42,6 +47,7 @@ class Aggregator:
     now_s: Callable[[], float] = time.time
     identity: bytes | None = None
     accept: Accept = field(default_factory=Accept)
+    patience_s: float = 0.0
     observer: Observer | None = None
 
     def stragglers(self, k: int) -> list[dict[str, object]]:
@@ -53,8 +59,9 @@ class Aggregator:
 
         Raises:  ConfigError, InputsLostError, LostRaceError, InvariantError: each ends the process with its own code.
         """
-        log.info("restore_started", task=self.task)
-        restored = await restore(self.bus, self.task, accept=self.accept)
+        restored = await unless(self.stop, self._restored())
+        if restored is None:
+            return
         self.metrics.replay_versions_total.inc(restored.replayed)
         log.info("restored", task=self.task, version=restored.fold.state.model.version, replayed=restored.replayed)
         writer = ChainWriter(self.bus, self.task, restored.commits, identity=self.identity)
@@ -92,6 +99,18 @@ class Aggregator:
         finally:
             self.metrics.leader.set(0)
             await restored.commits.close()
+
+    async def _restored(self) -> Restored:
+        """The fold at the chain's end; waits as long as it may for a broker that is away."""
+        log.info("restore_started", task=self.task)
+        patience = Patience(self.patience_s)
+        while True:
+            try:
+                return await restore(self.bus, self.task, accept=self.accept)
+            except BusError as error:
+                log.warning("broker_unreachable", reason=str(error), patience_s=self.patience_s)
+                self.readiness.restoring(f"waits for the broker: {error}")
+                await patience.after(error)
 
     async def _older(self, version: int) -> FoldState | None:
         """The state of an older version, if it was a keyframe whose parts are still there."""

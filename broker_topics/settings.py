@@ -20,6 +20,7 @@ ENVIRONMENT = {
     "password_file": "HEADWATER_PASSWORD_FILE",
     "client_id": "HEADWATER_CLIENT_ID",
     "timeout_s": "HEADWATER_TIMEOUT_S",
+    "connect_patience_s": "HEADWATER_CONNECT_PATIENCE_S",
 }
 """Setting → environment variable; `HEADWATER_CONFIG` names the TOML file, whose table is `[connection]`."""
 
@@ -44,6 +45,11 @@ class ConnectionSettings:
     password_file: str = _setting("", "File that holds the password, instead of password.")
     client_id: str = _setting("headwater", "What the broker's logs and quotas call this process.")
     timeout_s: float = _setting(30.0, "Seconds that one operation may take before it counts as failed or in doubt.")
+    connect_patience_s: float = _setting(
+        30.0,
+        "Seconds that an aggregator or evaluator waits at its start for a broker that is away, before it ends with 69. "
+        "Devices wait for ever, other commands not at all; a wrong password or certificate ends everybody at once.",
+    )
 
     def __post_init__(self) -> None:
         if not self.bootstrap_servers or not all(_is_address(server) for server in self.bootstrap_servers):
@@ -56,6 +62,8 @@ class ConnectionSettings:
             raise ConfigError("user and password belong together; give both or neither")
         if not 0 < self.timeout_s <= 3600:
             raise ConfigError(f"timeout_s is {self.timeout_s}; give seconds between 0 and 3600")
+        if not 0 <= self.connect_patience_s <= 86_400:
+            raise ConfigError(f"connect_patience_s is {self.connect_patience_s}; give seconds from 0 to 86400")
 
     @property
     def bootstrap_servers(self) -> list[str]:

@@ -47,7 +47,8 @@ EXITS: Final[Mapping[ExitCode, tuple[str, str]]] = {
     ),
     ExitCode.BROKER_UNREACHABLE: (
         "broker unreachable",
-        "The broker did not answer within the deadline. Look whether it runs (`headwater broker status`), whether the "
+        "The broker did not answer within the deadline; an aggregator and an evaluator have then waited for it as long "
+        "as `connect_patience_s` says. Look whether it runs (`headwater broker status`), whether the "
         "address is right, and whether something lies between; then start again: nothing is lost.",
     ),
     ExitCode.INTERNAL: (

@@ -7,15 +7,19 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from broker_topics.bus import Bus
+from broker_topics.errors import BusError
 from broker_topics.kafka import KafkaBus
+from broker_topics.patience import Patience
 from broker_topics.settings import ConnectionSettings
 from headwater.settings import AggregatorSettings, Settings, load
 from monitoring.health import HealthServer, Readiness, Stragglers
-from monitoring.logs import configure
+from monitoring.logs import configure, get_logger
 from monitoring.loop_lag import EventLoopLag
 from monitoring.metrics import Metrics
 
 T = TypeVar("T")
+
+log = get_logger("process")
 
 
 def prepared(bootstrap: str | None, **given: Mapping[str, object]) -> Settings:
@@ -41,14 +45,30 @@ def with_bus(settings: ConnectionSettings, work: Callable[[Bus], Awaitable[T]]) 
 
 
 def serve(settings: ConnectionSettings, work: Callable[[Bus, asyncio.Event], Awaitable[None]]) -> None:
-    """Connect and serve until Ctrl-C or SIGTERM, which set the event; a second Ctrl-C ends at once."""
+    """Serve until Ctrl-C or SIGTERM, which set the event; a second Ctrl-C ends at once.
+
+    The bus connects when it is first used, so that probes answer while the broker is away.
+    """
 
     async def main() -> None:
-        stop = stop_on_signals()
-        async with KafkaBus(settings) as bus:
+        stop, bus = stop_on_signals(), KafkaBus(settings)
+        try:
             await work(bus, stop)
+        finally:
+            await bus.close()
 
     asyncio.run(main())
+
+
+async def reach(bus: Bus, *, patience_s: float) -> None:
+    """Connect; a broker that is away is waited for so long. Raises ConfigError at once, BusError in the end."""
+    patience = Patience(patience_s)
+    while True:
+        try:
+            return await bus.start()
+        except BusError as error:
+            log.warning("broker_unreachable", reason=str(error), patience_s=patience_s)
+            await patience.after(error)
 
 
 def stop_on_signals() -> asyncio.Event:

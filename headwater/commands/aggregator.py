@@ -37,7 +37,12 @@ def command(
 
     async def work(bus: Bus, stop: asyncio.Event) -> None:
         aggregator = Aggregator(
-            bus=bus, task=task, stop=stop, accept=accept, straggler_places=settings.aggregator.straggler_places
+            bus=bus,
+            task=task,
+            stop=stop,
+            accept=accept,
+            patience_s=settings.connection.connect_patience_s,
+            straggler_places=settings.aggregator.straggler_places,
         )
         async with observed(
             aggregator.metrics, aggregator.readiness, settings=settings.aggregator, stragglers=aggregator.stragglers

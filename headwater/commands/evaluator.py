@@ -7,10 +7,11 @@ import typer
 
 from broker_topics.bus import Bus
 from broker_topics.errors import ConfigError
+from broker_topics.patience import unless
 from headwater.evaluator import Evaluator
 from headwater.loading import made_by
 from headwater.options import Bootstrap, Task
-from headwater.process import prepared, serve
+from headwater.process import prepared, reach, serve
 
 
 def command(
@@ -30,6 +31,7 @@ def command(
     model, evaluate = made
 
     async def work(bus: Bus, stop: asyncio.Event) -> None:
+        await unless(stop, reach(bus, patience_s=settings.connection.connect_patience_s))
         interval_s = settings.evaluator.min_interval_s
         await Evaluator(bus=bus, task=task, model=model, evaluate=evaluate, stop=stop, min_interval_s=interval_s).run()
 

@@ -13,11 +13,13 @@ from broker_topics.bus import BusRecord
 from broker_topics.codecs import CodecId, encode
 from broker_topics.errors import ExitCode
 from broker_topics.kafka import KafkaBus
+from broker_topics.local.cluster import LocalCluster
 from broker_topics.messages import Reject
 from broker_topics.settings import ConnectionSettings
 from broker_topics.topics import Topic, TopicSpec, topic_name, topic_specs
 from headwater.cli import run
 from tests.fleet import Device, chain_of, make_task, running
+from tests.kafka.certificates import Authority
 from tests.kafka.support import Fleet, fleet_in, settled_history
 
 
@@ -46,6 +48,7 @@ def told(
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("HEADWATER_BOOTSTRAP", bootstrap)
     monkeypatch.setenv("HEADWATER_LOG_LEVEL", "error")
+    monkeypatch.setenv("HEADWATER_CONNECT_PATIENCE_S", "0.1")
     return Told(task_name, capsys)
 
 
@@ -95,6 +98,17 @@ def test_an_unreachable_broker_is_told_by_its_address(told: Told) -> None:
     for command in COMMANDS:
         errors = told(*command, "--bootstrap", "127.0.0.1:9", status=ExitCode.BROKER_UNREACHABLE)
         assert "127.0.0.1:9: nothing listens there; is the broker running?" in errors, command
+
+
+def test_a_wrong_password_is_not_waited_for(
+    told: Told, broker: LocalCluster, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = {"USER": "watch", "PASSWORD": "wrong", "TLS_CA": str(authority.ca), "CONNECT_PATIENCE_S": "3600"}
+    for name, value in wrong.items():
+        monkeypatch.setenv(f"HEADWATER_{name}", value)
+    for command in (("aggregator", "--listen-port", "0"), ("evaluator", "--module", "my_modules:evaluator")):
+        errors = told(*command, "--bootstrap", broker.address("SCRAM"))
+        assert "wrong user or password for user 'watch'" in errors, command
 
 
 def test_what_a_task_does_not_have_is_told_with_what_it_has(told: Told, task_name: str) -> None:

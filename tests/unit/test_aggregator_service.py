@@ -9,7 +9,7 @@ from aggregator.keyframe import load_keyframe
 from aggregator.replay import replay
 from aggregator.shell import Aggregator
 from broker_topics.entry import CommitsReader
-from broker_topics.errors import ConfigError, InputsLostError, LostRaceError, RejectCode
+from broker_topics.errors import BusError, ConfigError, InputsLostError, LostRaceError, RejectCode
 from broker_topics.follow import Follower
 from broker_topics.memory import MemoryBus
 from broker_topics.memory_log import Fault, MemoryLog
@@ -226,3 +226,34 @@ async def test_a_keyframe_is_written_before_retention_takes_what_only_replay_sti
         await a.until_version(2)
         await ended([service])
         assert [record.body.keyframe for record in await chain_of(bus, TASK)] == [True, False, True]
+
+
+async def test_an_aggregator_that_starts_before_its_broker_waits_for_it_and_says_so(bus):
+    await make_task(bus, TASK)
+    bus.log.down = True
+    aggregator = Aggregator(bus=bus, task=TASK, patience_s=60)
+    service = asyncio.create_task(aggregator.run())
+    await until(lambda: aggregator.readiness.reason.startswith("waits for the broker: "))
+    assert (aggregator.readiness.is_started, aggregator.readiness.is_ready) == (False, False)
+    bus.log.down = False
+    await until(lambda: aggregator.readiness.is_ready)
+    aggregator.stop.set()
+    await service
+
+
+async def test_an_aggregator_whose_patience_is_over_ends_with_the_brokers_own_error(bus):
+    await make_task(bus, TASK)
+    bus.log.down = True
+    with pytest.raises(BusError, match="down"):
+        await Aggregator(bus=bus, task=TASK, patience_s=0.05).run()
+
+
+async def test_an_aggregator_that_waits_for_its_broker_can_be_stopped(bus):
+    await make_task(bus, TASK)
+    bus.log.down = True
+    aggregator = Aggregator(bus=bus, task=TASK, patience_s=3600)
+    service = asyncio.create_task(aggregator.run())
+    await until(lambda: aggregator.readiness.reason.startswith("waits for the broker: "))
+    aggregator.stop.set()
+    async with asyncio.timeout(5):
+        await service

@@ -46,6 +46,8 @@ def test_what_is_given_decides_how_the_broker_is_spoken_to(given: dict[str, str]
         ({"user": "ann", "password": "hunter2", "password_file": "f"}, "not both"),
         ({"timeout_s": "0"}, "between 0 and 3600"),
         ({"timeout_s": "soon"}, "give a number"),
+        ({"connect_patience_s": "-1"}, "from 0 to 86400"),
+        ({"connect_patience_s": "nan"}, "from 0 to 86400"),
         ({"tls": "maybe"}, "give true or false"),
         ({"pasword": "hunter2"}, "unknown connection setting 'pasword'"),
     ],
