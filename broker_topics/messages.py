@@ -20,6 +20,9 @@ MAX_ID: Final = 128
 MAX_TASK: Final = 200
 """Characters of a task's name."""
 
+MAX_COHORT: Final = 64
+"""Characters of a cohort's name."""
+
 HEADER_ALLOWANCE: Final = 1024
 """Bytes that envelope and header of an update never exceed."""
 
@@ -47,6 +50,15 @@ def check_client_id(client_id: str) -> str:
     if not 1 <= len(client_id) <= MAX_ID or not client_id.isprintable() or client_id in (".", ".."):
         raise ConfigError(f"client id {client_id!r} is not 1 to {MAX_ID} printable characters: choose another")
     return client_id
+
+
+def is_cohort(text: object) -> bool:
+    r"""Whether a text may name a group of devices: "" for none, or up to 64 printable characters.
+
+    >>> is_cohort("android-14"), is_cohort(""), is_cohort("a\n"), is_cohort("x" * 65)
+    (True, True, False, False)
+    """
+    return isinstance(text, str) and len(text) <= MAX_COHORT and (not text or text.isprintable())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -102,10 +102,13 @@ def metrics_page() -> str:
     blocks = [
         "# Metrics and log events",
         NOTICE,
-        f"The aggregator serves these at `/metrics`, {total} series whatever the size of the fleet: a device's id is "
-        "never a label. Devices cannot be scraped; what they report through the telemetry topic appears here as "
-        "histograms. Single devices are found at `/debug/stragglers?k=50` and in the logs. Every series exists from "
-        "the start, counters at 0; times are unix timestamps; `process_…` metrics of the client library come on top.",
+        f"The aggregator serves these at `/metrics`, at most {total} series whatever the size of the fleet: a device's "
+        "id is never a label. Every series carries the label `task` as well, so that one Prometheus can watch many "
+        "tasks; the plain format and OpenMetrics are served, whichever is asked for. Devices cannot be "
+        "scraped; what they report through the telemetry topic appears here as histograms. Single devices are found "
+        "at `/debug/stragglers?k=50` and in the logs. Every series exists from "
+        "the start, counters at 0 (those of a cohort from when it is first heard of); times are unix timestamps; "
+        "`process_…` metrics of the client library come on top.",
         _table(("metric", "kind", "unit", "labels", "meaning"), map(_metric_row, definitions)),
         "## Buckets",
         _table(
@@ -191,6 +194,7 @@ def _rejects() -> list[str]:
 
 def _metric_row(definition: Definition[Any]) -> tuple[str, ...]:
     labels = f"{definition.label}: {', '.join(definition.values)}" if definition.label else ""
+    labels += f" and up to {definition.admitted} more" if definition.admitted else ""
     attempts = f" Divide by `headwater_{definition.failures_of}`." if definition.failures_of else ""
     unknown = "" if math.isfinite(definition.initial) else f" {_NOT_YET[str(definition.initial)]}"
     kind = definition.kind.__name__.lower()

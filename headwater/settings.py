@@ -61,6 +61,10 @@ class AggregatorSettings(_Section):
     straggler_places: int = Field(
         default=1000, ge=1, le=1_000_000, description="Devices that are kept in mind for /debug/stragglers."
     )
+    cohorts: str = Field(
+        default="",
+        description="Cohorts counted by name, with commas between; empty: the first 20 that devices state.",
+    )
 
 
 class WorkerSettings(_Section):

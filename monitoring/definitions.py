@@ -17,26 +17,61 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Registry(CollectorRegistry):
-    """A registry without `_created` samples, which would nearly double the number of series."""
+    """A registry without `_created` samples, which would nearly double the number of series.
+
+    common: labels that every sample carries, such as the task.
+    """
+
+    def __init__(self, common: Mapping[str, str] | None = None) -> None:
+        super().__init__()
+        self._common = dict(common or {})
 
     def collect(self) -> Iterable[Metric]:
         """Every metric with its samples."""
         for metric in super().collect():
-            metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
+            metric.samples = [
+                sample._replace(labels={**self._common, **sample.labels})
+                for sample in metric.samples
+                if not sample.name.endswith("_created")
+            ]
             yield metric
+
+    def restricted_registry(self, names: Iterable[str]) -> Any:
+        """Only the samples of these names, as `?name[]=` asks for."""
+        return _Chosen(self, frozenset(names))
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    registry: Registry
+    names: frozenset[str]
+
+    def collect(self) -> Iterable[Metric]:
+        for metric in self.registry.collect():
+            metric.samples = [sample for sample in metric.samples if sample.name in self.names]
+            if metric.samples:
+                yield metric
 
 
 class Family(Generic[M]):
     """One metric with one bounded label: every value it may take has its series from the start.
 
-    An unlisted value is a bug, never a new series: a fleet of any size leaves the number of series alone.
+    An unlisted value is a bug, never a new series: a fleet of any size leaves the number of series alone. Where values
+    are only known at run time, whoever admits them bounds them first.
     """
 
-    __slots__ = ("_children", "label")
+    __slots__ = ("_children", "_metric", "label")
 
     def __init__(self, metric: M, label: str, values: Iterable[str]) -> None:
         self.label = label
-        self._children: dict[str, M] = {str(value): metric.labels(str(value)) for value in values}
+        self._metric = metric
+        self._children: dict[str, M] = {}
+        for value in values:
+            self.admit(str(value))
+
+    def admit(self, value: str) -> None:
+        """Let a value have its series from now on."""
+        self._children[value] = self._metric.labels(value)
 
     def labels(self, **label: str | int) -> M:
         """The series of one value, as in `labels(code=RejectCode.STALE)`; InvariantError for an unlisted one."""
@@ -52,7 +87,8 @@ class Definition(Generic[T_co]):
     """One metric: what it is called, what it counts in, what it means and how many series it has.
 
     `name` carries the prefix and is taken from the class attribute. `failures_of` names the counter of attempts
-    that a counter of failures is to be divided by. `initial` is what a gauge says before it is known.
+    that a counter of failures is to be divided by. `initial` is what a gauge says before it is known. `admitted` is how
+    many label values at most may join `values` at run time.
     """
 
     kind: type[MetricWrapperBase]
@@ -63,6 +99,7 @@ class Definition(Generic[T_co]):
     buckets: tuple[float, ...] = ()
     failures_of: str | None = None
     initial: float = 0.0
+    admitted: int = 0
     name: str = field(default="", init=False)
 
     def __set_name__(self, owner: type, attribute: str) -> None:
@@ -78,9 +115,9 @@ class Definition(Generic[T_co]):
 
     @property
     def series(self) -> int:
-        """How many time series this metric has, always."""
+        """How many time series this metric has at most; always this many where no label value joins at run time."""
         each = len(self.buckets) + 3 if self.kind is Histogram else 1
-        return each * (len(self.values) if self.label else 1)
+        return each * (len(self.values) + self.admitted if self.label else 1)
 
     def build(self, registry: CollectorRegistry) -> MetricWrapperBase | Family[Any]:
         """A new metric in `registry`, all its series at their first value."""
@@ -99,10 +136,18 @@ def counter(help_: str, *, unit: str, failures_of: str | None = None) -> Definit
 
 
 def counters(
-    help_: str, *, unit: str, label: str, values: Iterable[str], failures_of: str | None = None
+    help_: str, *, unit: str, label: str, values: Iterable[str], failures_of: str | None = None, admitted: int = 0
 ) -> Definition[Family[Counter]]:
     """Counts by one bounded label."""
-    return Definition(kind=Counter, unit=unit, help=help_, label=label, values=_texts(values), failures_of=failures_of)
+    return Definition(
+        kind=Counter,
+        unit=unit,
+        help=help_,
+        label=label,
+        values=_texts(values),
+        failures_of=failures_of,
+        admitted=admitted,
+    )
 
 
 def gauge(help_: str, *, unit: str, initial: float = 0.0) -> Definition[Gauge]:
@@ -110,9 +155,9 @@ def gauge(help_: str, *, unit: str, initial: float = 0.0) -> Definition[Gauge]:
     return Definition(kind=Gauge, unit=unit, help=help_, initial=initial)
 
 
-def gauges(help_: str, *, unit: str, label: str, values: Iterable[str]) -> Definition[Family[Gauge]]:
+def gauges(help_: str, *, unit: str, label: str, values: Iterable[str], admitted: int = 0) -> Definition[Family[Gauge]]:
     """Values by one bounded label."""
-    return Definition(kind=Gauge, unit=unit, help=help_, label=label, values=_texts(values))
+    return Definition(kind=Gauge, unit=unit, help=help_, label=label, values=_texts(values), admitted=admitted)
 
 
 def histogram(help_: str, *, unit: str, buckets: tuple[float, ...]) -> Definition[Histogram]:

@@ -7,7 +7,7 @@ A device's id is never a label. Facts of the fleet are histograms and bounded la
 import math
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, get_args
@@ -18,6 +18,8 @@ from broker_topics.errors import RejectCode
 from broker_topics.record import RunKind
 from broker_topics.task import CODECS
 from broker_topics.topics import UPDATE_PARTITIONS
+from monitoring.buckets import AGE_S, BYTES, LAG_S, NORM, RATIO, STEPS, WORK_S
+from monitoring.cohorts import MAX_COHORTS, OTHER, Cohorts
 from monitoring.definitions import (
     Definition,
     Registry,
@@ -30,23 +32,11 @@ from monitoring.definitions import (
     info,
 )
 
-StageName = Literal["fetch", "gate", "decode", "aggregate", "publish", "commit", "snapshot"]
+StageName = Literal["fetch", "decode", "aggregate", "publish", "commit", "snapshot"]
 Outcome = Literal["applied", "refused"]
 Speed = Literal["fastest_tenth", "middle", "slowest_tenth"]
 Window = Literal["5m", "1h", "1d"]
 Published = Literal["keyframe", "delta", "record", "reject"]
-
-_STEPS = (0.0, 1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 21.0, 34.0, 55.0, 89.0, 144.0, 233.0, 377.0, 1000.0, 10000.0)
-_BYTES = tuple(float(4**power) for power in range(3, 16))
-_AGE_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0, 21600.0, 86400.0)
-_WORK_S = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-_NORM = tuple(10.0 ** (power / 2) for power in range(-8, 9))
-_RATIO = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 100.0, 150.0, 200.0, 250.0, 300.0, 400.0, 500.0, 1000.0, 2000.0)
-# Fine around the budget of 15 ms, coarse where only the alarm matters.
-_LAG_S = (
-    *(0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.0125, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05),
-    *(0.075, 0.1, 0.25, 0.5, 1.0, 5.0),
-)
 
 
 class Metrics:
@@ -82,16 +72,21 @@ class Metrics:
         failures_of="updates_received_total",
     )
     update_bytes = histograms(
-        "Size of a received update, frame included.", unit="bytes", buckets=_BYTES, label="codec", values=CODECS
+        "Size of a received update, frame included.", unit="bytes", buckets=BYTES, label="codec", values=CODECS
     )
-    compression_ratio = histogram("Float32 size of the model over the size of an update.", unit="ratio", buckets=_RATIO)
+    compression_ratio = histogram("Float32 size of the model over the size of an update.", unit="ratio", buckets=RATIO)
     update_staleness_versions = histogram(
-        "Staleness τ at admission: server steps since the update's base version.", unit="versions", buckets=_STEPS
+        "Staleness τ at admission: server steps since the update's base version.", unit="versions", buckets=STEPS
     )
     update_age_seconds = histogram(
-        "From the update's append to the log until its record is official.", unit="seconds", buckets=_AGE_S
+        "From an applied update's append to the log until its record is official.", unit="seconds", buckets=AGE_S
     )
-    update_norm = histogram("L2 norm of an accepted delta before weighting.", unit="norm", buckets=_NORM)
+    update_norm = histogram("L2 norm of an accepted delta before weighting.", unit="norm", buckets=NORM)
+    reconcile_gap_updates = gauge(
+        "Offsets that official records passed since this process took over, less the decisions and void offsets that "
+        "it counted; anything but 0 is a fault of ours.",
+        unit="updates",
+    )
 
     # Fairness
     participation_share = gauges(
@@ -106,6 +101,18 @@ class Metrics:
         label="speed",
         values=get_args(Speed),
     )
+    weight_share = gauges(
+        "Share of the total contribution weight of devices of this speed; fair is data_share.",
+        unit="ratio",
+        label="speed",
+        values=get_args(Speed),
+    )
+    silent_share = gauges(
+        "Share of the devices of this speed that were not heard for five times their usual distance between updates.",
+        unit="ratio",
+        label="speed",
+        values=get_args(Speed),
+    )
     participation_bias = gauge(
         "Half the sum over devices of |share of total weight - share of the objective|; 0 is unbiased.", unit="ratio"
     )
@@ -114,27 +121,63 @@ class Metrics:
         unit="ratio",
     )
     straggler_share = gauge(
-        "Share of devices that are refused as stale or lie beyond the 95th percentile of staleness.", unit="ratio"
+        "Share of devices whose last update was refused as stale, or whose usual staleness lies beyond the 95th "
+        "percentile of updates.",
+        unit="ratio",
     )
     clients_active = gauges("Devices heard within the window.", unit="devices", label="window", values=get_args(Window))
+
+    # Cohorts: groups that devices state, `Worker(cohort=…)`; believed for these counts and for nothing else
+    cohort_updates_total = counters(
+        "Updates decided, by cohort.", unit="updates", label="cohort", values=[OTHER], admitted=MAX_COHORTS
+    )
+    cohort_updates_refused_total = counters(
+        "Updates refused, by cohort.",
+        unit="updates",
+        label="cohort",
+        values=[OTHER],
+        admitted=MAX_COHORTS,
+        failures_of="cohort_updates_total",
+    )
+    cohort_weight_total = counters(
+        "Contribution weight of the updates applied, by cohort.",
+        unit="weight",
+        label="cohort",
+        values=[OTHER],
+        admitted=MAX_COHORTS,
+    )
+    cohort_clients_active = gauges(
+        "Devices heard within the last hour, by cohort.",
+        unit="devices",
+        label="cohort",
+        values=[OTHER],
+        admitted=MAX_COHORTS,
+    )
 
     # Stages
     stage_duration_seconds = histograms(
         "Time that one pass of a stage took.",
         unit="seconds",
-        buckets=_WORK_S,
+        buckets=WORK_S,
         label="stage",
         values=get_args(StageName),
     )
     buffer_updates = gauge("Accepted updates that wait for the next server step.", unit="updates")
+    buffer_size_updates = gauge(
+        "Accepted updates that make a server step (K); more than half the active devices is too many.", unit="updates"
+    )
+    staleness_limit_versions = gauge("Staleness beyond which an update is refused now.", unit="versions")
+    paused = gauge("1 while an operator has paused the task, else 0.", unit="1")
     event_loop_lag_seconds = histogram(
-        "How late the event loop ran a due timer; the budget is 15 ms.", unit="seconds", buckets=_LAG_S
+        "How late the event loop ran a due timer; the budget is 15 ms.", unit="seconds", buckets=LAG_S
     )
 
     # Model
     model_version = gauge("Newest official model version: server steps since the first model.", unit="versions")
     model_published_timestamp_seconds = gauge("When the newest version became official.", unit="unix seconds")
-    server_step_norm = histogram("L2 norm of a server step.", unit="norm", buckets=_NORM)
+    server_step_norm = histogram(
+        "L2 norm of a version's published delta: how far the devices' model moved.", unit="norm", buckets=NORM
+    )
     evaluation_loss = gauge(
         "Held-out loss of the served model, as the evaluator reports.", unit="loss", initial=math.nan
     )
@@ -145,6 +188,12 @@ class Metrics:
     evaluation_timestamp_seconds = gauge("When the last evaluation arrived.", unit="unix seconds")
     bytes_published_total = counters(
         "Bytes that the aggregator wrote to the log.", unit="bytes", label="kind", values=get_args(Published)
+    )
+    fetch_probes_total = counter(
+        "Times that the aggregator fetched the newest version's parts as a device does.", unit="probes"
+    )
+    fetch_probe_failures_total = counter(
+        "Such fetches that failed: devices cannot follow.", unit="probes", failures_of="fetch_probes_total"
     )
 
     # Log
@@ -158,14 +207,19 @@ class Metrics:
     retention_headroom_seconds = gauge(
         "Time until retention would delete an update that is still needed.", unit="seconds", initial=math.inf
     )
+    retention_seconds = gauge("How long the log keeps an update.", unit="seconds", initial=math.inf)
     chain_length = gauge("Height of the newest official record of the commit chain.", unit="records")
     chain_appends_total = counter("Records that this process tried to append to the chain.", unit="records")
     chain_lost_races_total = counter(
-        "Records whose place another aggregator took.", unit="records", failures_of="chain_appends_total"
+        "Records seen in the log, of this or another process, whose place in the chain was taken.",
+        unit="records",
+        failures_of="chain_appends_total",
     )
     keyframe_attempts_total = counter("Keyframes that were begun.", unit="keyframes")
     keyframe_failures_total = counter(
-        "Keyframes that did not become official.", unit="keyframes", failures_of="keyframe_attempts_total"
+        "Tries to write a keyframe, or the way to it, that failed and were repeated.",
+        unit="keyframes",
+        failures_of="keyframe_attempts_total",
     )
     keyframe_last_success_timestamp_seconds = gauge("When the last keyframe became official.", unit="unix seconds")
     replay_versions_total = counter("Versions re-derived from the log at start.", unit="versions")
@@ -175,23 +229,30 @@ class Metrics:
     telemetry_unreadable_total = counter(
         "Telemetry reports that could not be read.", unit="reports", failures_of="telemetry_reports_total"
     )
-    train_seconds = histogram("Duration of one local training.", unit="seconds", buckets=_AGE_S)
-    outbox_updates = histogram("Updates that wait on a device.", unit="updates", buckets=_STEPS)
-    outbox_bytes = histogram("Size of a device's outbox.", unit="bytes", buckets=_BYTES)
+    train_seconds = histogram("Duration of one local training.", unit="seconds", buckets=AGE_S)
+    outbox_updates = histogram("Updates that wait on a device.", unit="updates", buckets=STEPS)
+    outbox_bytes = histogram("Size of a device's outbox.", unit="bytes", buckets=BYTES)
     publish_attempts_total = counter("Sends that devices began.", unit="sends")
     publish_retries_total = counter("Sends that devices repeated.", unit="sends", failures_of="publish_attempts_total")
     base_version_lag = histogram(
-        "Versions between the newest model and the one that a device trains from.", unit="versions", buckets=_STEPS
+        "Versions between the newest model and the one that a device trains from.", unit="versions", buckets=STEPS
     )
 
     # Process
     build_info = info("Version of Headwater and of Python.")
     leader = gauge("1 while this process writes the chain, else 0.", unit="1")
 
-    def __init__(self) -> None:
-        self.registry = Registry()
+    def __init__(self, *, task: str = "", cohorts: Sequence[str] = ()) -> None:
+        """Build every metric.
+
+        Args:    task: becomes a label of every sample, so that one Prometheus can watch many tasks; "" for none.
+                 cohorts: the only ones that are counted by name; without, the first MAX_COHORTS that devices state.
+        """
+        self.registry = Registry({"task": task} if task else None)
         for attribute, definition in _definitions().items():
             setattr(self, attribute, definition.build(self.registry))
+        by_cohort = [name for name, definition in _definitions().items() if definition.label == "cohort"]
+        self.cohorts = Cohorts([getattr(self, name) for name in by_cohort], cohorts)
         ProcessCollector(registry=self.registry)
         self.build_info.info({"version": _headwater_version(), "python": platform.python_version()})
 

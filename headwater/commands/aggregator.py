@@ -10,6 +10,7 @@ from aggregator.shell import Aggregator
 from broker_topics.bus import Bus
 from headwater.options import Bootstrap, Task
 from headwater.process import observed, prepared, serve
+from monitoring.metrics import Metrics
 
 
 def command(
@@ -35,10 +36,14 @@ def command(
 
     accept = Accept(loss=accept_loss, divergence=accept_divergence)
 
+    cohorts = [name.strip() for name in settings.aggregator.cohorts.split(",") if name.strip()]
+    metrics = Metrics(task=task, cohorts=cohorts)
+
     async def work(bus: Bus, stop: asyncio.Event) -> None:
         aggregator = Aggregator(
             bus=bus,
             task=task,
+            metrics=metrics,
             stop=stop,
             accept=accept,
             patience_s=settings.connection.connect_patience_s,

@@ -77,7 +77,7 @@ def assert_clean(role: Role) -> None:
 
 def number_of(metrics: str, name: str) -> float:
     """The value of a metric without labels."""
-    found = re.search(rf"^{name} ([0-9.e+]+)$", metrics, re.MULTILINE)
+    found = re.search(rf"^{name}{{[^}}]*}} ([0-9.e+]+)$", metrics, re.MULTILINE)
     assert found is not None, name
     return float(found.group(1))
 

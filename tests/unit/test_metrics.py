@@ -33,9 +33,12 @@ def test_ten_thousand_devices_make_not_one_series_more() -> None:
     assert len(series(metrics)) == before
 
 
-def test_the_definitions_know_how_many_series_there_are_and_it_is_below_five_hundred() -> None:
-    assert len(series(Metrics())) == sum(definition.series for definition in Metrics.definitions())
-    assert len(series(Metrics())) < 500
+def test_the_definitions_know_how_many_series_there_are_and_it_is_below_six_hundred() -> None:
+    metrics = Metrics()
+    for number in range(100):
+        metrics.cohorts.label(f"android-{number}")
+    assert len(series(metrics)) == sum(definition.series for definition in Metrics.definitions())
+    assert len(series(metrics)) < 600
 
 
 def test_a_client_id_as_a_label_value_is_a_bug_that_is_named() -> None:
@@ -55,13 +58,40 @@ def test_every_label_value_exists_before_its_first_event() -> None:
     for definition in Metrics.definitions():
         if definition.label is not None:
             assert isinstance(getattr(Metrics(), definition.name.removeprefix("headwater_")), Family)
-            assert len(definition.values) > 1, definition.name
+            assert len(definition.values) + definition.admitted > 1, definition.name
 
 
 def test_a_partition_is_named_by_its_number() -> None:
     metrics = Metrics()
     metrics.consumer_lag_records.labels(partition=11).set(5)
     assert metrics.registry.get_sample_value("headwater_consumer_lag_records", {"partition": "11"}) == 5.0
+
+
+def test_a_new_cohort_begins_at_zero_in_every_metric_of_cohorts() -> None:
+    metrics = Metrics()
+    assert metrics.cohorts.label("android-14") == "android-14"
+    for name in ("updates_total", "updates_refused_total", "weight_total", "clients_active"):
+        assert metrics.registry.get_sample_value(f"headwater_cohort_{name}", {"cohort": "android-14"}) == 0.0
+
+
+def test_the_twenty_first_cohort_and_what_is_no_name_are_other() -> None:
+    cohorts = Metrics().cohorts
+    assert [cohorts.label(text) for text in ("", "line\nbreak", "x" * 65)] == ["other"] * 3
+    assert [cohorts.label(f"c-{number}") for number in range(20)] == [f"c-{number}" for number in range(20)]
+    assert cohorts.label("c-20") == "other"
+    assert cohorts.label("c-3") == "c-3"
+
+
+def test_where_cohorts_are_pinned_no_device_brings_another() -> None:
+    metrics = Metrics(cohorts=["ios", "android"])
+    assert metrics.registry.get_sample_value("headwater_cohort_updates_total", {"cohort": "ios"}) == 0.0
+    assert [metrics.cohorts.label(name) for name in ("ios", "hostile")] == ["ios", "other"]
+
+
+def test_every_served_series_names_its_task() -> None:
+    lines = series(Metrics(task="watch"))
+    assert len(lines) > 400
+    assert all('task="watch"' in line for line in lines)
 
 
 def test_two_registries_in_one_process_do_not_share_a_count() -> None:
@@ -89,8 +119,8 @@ def test_buckets_rise() -> None:
 
 def test_every_counter_of_failures_names_the_counter_of_attempts() -> None:
     counters = {definition.name: definition for definition in Metrics.definitions() if definition.kind is Counter}
-    failures = {name for name in counters if re.search("reject|fail|lost|retries|unreadable|void", name)}
-    assert len(failures) == 6
+    failures = {name for name in counters if re.search("reject|refused|fail|lost|retries|unreadable|void", name)}
+    assert len(failures) == 8
     for name in failures:
         assert f"headwater_{counters[name].failures_of}" in counters, name
 
