@@ -15,9 +15,10 @@ from aggregator.inputs import check_partitions, end_vector
 from aggregator.keyframe import keyframe_parts
 from aggregator.observer import Observer
 from aggregator.state import FoldState
-from aggregator.sweep import Sweeper
+from aggregator.sweep import KEEP_MS, Sweeper
 from aggregator.writer import ChainWriter, Parts
 from broker_topics.bus import Bus
+from broker_topics.crash_points import Io, passing
 from broker_topics.entry import Official
 from broker_topics.errors import BusError, LostRaceError, RejectCode
 from broker_topics.messages import Head, Reject
@@ -67,6 +68,7 @@ class Committer:
     now_s: Callable[[], float] = time.time
     since_keyframe: int = 0
     oldest_ms: float = math.inf
+    keep_ms: int = KEEP_MS
     lag: int = 0
     _queue: "asyncio.Queue[Pending]" = field(default_factory=asyncio.Queue)
     _published: "asyncio.Queue[tuple[Pending, tuple[PartRef, ...]]]" = field(default_factory=asyncio.Queue)
@@ -76,7 +78,7 @@ class Committer:
 
     def __post_init__(self) -> None:
         self._still.set()
-        self._sweeper = Sweeper(self.bus, self.task, self.writer.models, list(self.keyframes))
+        self._sweeper = Sweeper(self.bus, self.task, self.writer.models, list(self.keyframes), self.keep_ms)
 
     async def room(self) -> None:
         """Wait until the fold may step, to call before each `put`.
@@ -193,6 +195,7 @@ class Committer:
         )
         try:
             partition = await self.bus.partition_for(topic, key)
-            await self.bus.send(topic, key=key, value=reject.to_bytes(), partition=partition)
+            with passing(Io.REJECT):
+                await self.bus.send(topic, key=key, value=reject.to_bytes(), partition=partition)
         except BusError as error:
             log.warning("reject_write_failed", reason=str(error))

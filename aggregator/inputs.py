@@ -5,6 +5,7 @@ from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 
 from broker_topics.bus import Bus, BusRecord, LogReader
+from broker_topics.crash_points import Io, passing
 from broker_topics.errors import BusError, ConfigError
 from broker_topics.record import Run, RunKind
 from broker_topics.topics import Topic, topic_name
@@ -23,9 +24,9 @@ async def start_vector(bus: Bus, task: str) -> list[int]:
 
 async def end_vector(bus: Bus, task: str) -> list[int]:
     """The offset that the next record of every input partition will get."""
-    return _joined(
-        await bus.end_offsets(topic_name(task, Topic.UPDATES)), await bus.end_offsets(topic_name(task, Topic.CONTROL))
-    )
+    with passing(Io.READ_ENDS):
+        updates = await bus.end_offsets(topic_name(task, Topic.UPDATES))
+        return _joined(updates, await bus.end_offsets(topic_name(task, Topic.CONTROL)))
 
 
 def check_partitions(vector: Sequence[int], ends: Sequence[int]) -> None:
@@ -95,7 +96,8 @@ class InputLog:
         full = [p for p, ahead in self._ahead.items() if len(ahead) >= _AHEAD and p not in (partition, self._control)]
         reader.pause([self._number(p) for p in full])
         try:
-            records = await reader.fetch(timeout_s=_FETCH_S)
+            with passing(Io.READ_INPUTS):
+                records = await reader.fetch(timeout_s=_FETCH_S)
         finally:
             reader.resume([self._number(p) for p in full])
         if not records:

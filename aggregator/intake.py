@@ -7,6 +7,7 @@ from typing import Any
 
 from broker_topics.backpressure import ByteBudget
 from broker_topics.bus import Bus, BusRecord, LogReader, OffsetGoneError
+from broker_topics.crash_points import Io, passing
 from broker_topics.errors import BusError, InputsLostError
 from broker_topics.topics import Topic, topic_name
 from monitoring.logs import get_logger
@@ -76,7 +77,7 @@ class Intake:
 
     async def _fetch(self, reader: LogReader) -> list[BusRecord]:
         try:
-            with stage(self.metrics, "fetch"):
+            with stage(self.metrics, "fetch"), passing(Io.FETCH):
                 return await reader.fetch(max_records=_BATCH_RECORDS, timeout_s=_POLL_S)
         except OffsetGoneError as error:
             raise InputsLostError(

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping
 
 from aggregator.state import FoldState
+from broker_topics.crash_points import Io, passing
 from broker_topics.errors import InvariantError
 from broker_topics.follow import task_blob
 from broker_topics.layout import Vector
@@ -36,10 +37,11 @@ async def load_keyframe(models: ModelsReader, record: Record) -> FoldState:
     Raises:  PartMissingError: a part is gone.  InvariantError: the parts are not what the record says.
     """
     refs = record.body.parts
-    meta = await models.read(refs, SERVER)
-    size = FoldState.size_of(meta)
-    names = {ref.name for ref in refs} - {TASK, SERVER, "delta"}
-    vectors = {name: await models.read_vector(refs, name, size) for name in sorted(names)}
+    with passing(Io.READ_KEYFRAME):
+        meta = await models.read(refs, SERVER)
+        size = FoldState.size_of(meta)
+        names = {ref.name for ref in refs} - {TASK, SERVER, "delta"}
+        vectors = {name: await models.read_vector(refs, name, size) for name in sorted(names)}
     return await asyncio.to_thread(_checked, record, meta, vectors)
 
 

@@ -16,6 +16,7 @@ from aggregator.recovery import Accept
 from aggregator.restart import Restored, restore
 from aggregator.serving import Serving
 from aggregator.state import FoldState
+from aggregator.sweep import KEEP_MS
 from aggregator.telemetry import TelemetryExporter
 from aggregator.writer import ChainWriter
 from broker_topics.bus import Bus
@@ -44,6 +45,7 @@ class Aggregator:
     readiness: Readiness = field(default_factory=Readiness)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     straggler_places: int = 1_000
+    keep_parts_s: float = KEEP_MS / 1000
     now_s: Callable[[], float] = time.time
     identity: bytes | None = None
     accept: Accept = field(default_factory=Accept)
@@ -79,6 +81,7 @@ class Aggregator:
             now_s=self.now_s,
             since_keyframe=restored.steps,
             oldest_ms=restored.oldest_ms,
+            keep_ms=int(self.keep_parts_s * 1000),
         )
         intake = Intake(self.bus, self.task, tuple(restored.fold.state.vector), self.metrics)
         telemetry = TelemetryExporter(self.bus, self.task, self.metrics)

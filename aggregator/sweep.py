@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from broker_topics.bus import Bus
+from broker_topics.crash_points import Io, passing
 from broker_topics.entry import Official
 from broker_topics.models_log import HEAD_KEY, ModelsReader, ModelsWriter, PartMissingError
 from broker_topics.parts import height_of
@@ -40,7 +41,7 @@ class Sweeper:
         self.keyframes.append(official)
         now_ms = official.timestamp_ms
         aged = [i for i, k in enumerate(self.keyframes) if i > 0 and now_ms - k.timestamp_ms >= self.keep_ms]
-        if not aged or now_ms - self._swept_at_ms < EVERY_MS:
+        if not aged or now_ms - self._swept_at_ms < min(EVERY_MS, self.keep_ms):
             return
         self._swept_at_ms = now_ms
         newest = aged[-1]
@@ -54,8 +55,9 @@ class Sweeper:
         reader = ModelsReader(self.bus, self.task)
         try:
             for keyframe in keyframes:
-                async for _ in reader.blob(keyframe.record.body.parts):
-                    pass
+                with passing(Io.SWEEP_READ):
+                    async for _ in reader.blob(keyframe.record.body.parts):
+                        pass
             return True
         except PartMissingError:
             return False

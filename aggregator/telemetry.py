@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from broker_topics.bus import Bus, BusRecord, LogReader
+from broker_topics.crash_points import Io, passing
 from broker_topics.errors import BusError, WireError
 from broker_topics.messages import Telemetry
 from broker_topics.topics import Topic, topic_name
@@ -43,7 +44,9 @@ class TelemetryExporter:
     async def _read(self, reader: LogReader) -> None:
         try:
             while True:
-                for record in await reader.fetch(timeout_s=5.0):
+                with passing(Io.READ_TELEMETRY):
+                    records = await reader.fetch(timeout_s=5.0)
+                for record in records:
                     self._take(record)
         finally:
             await reader.close()

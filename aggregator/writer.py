@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from broker_topics.bus import Bus
+from broker_topics.crash_points import Io, passing
 from broker_topics.entry import CommitsReader, LogCutError, Official, record_at
 from broker_topics.errors import BusError, InputsLostError, InvariantError, LostRaceError
 from broker_topics.models_log import ModelsWriter
@@ -88,10 +89,12 @@ class ChainWriter:
         record = build(height=self.next_height, parent=parent, writer=self.identity, body=body)
         for attempt in itertools.count():
             try:
-                await self._bus.send(self._topic, key=None, value=record.data)
+                with passing(Io.APPEND):
+                    await self._bus.send(self._topic, key=None, value=record.data)
             except BusError as error:
                 log.warning("append_in_doubt", height=record.height, reason=str(error))
-            official = await self._read_back(record)
+            with passing(Io.READ_BACK):
+                official = await self._read_back(record)
             if official is not None:
                 self._kept.append(official)
                 return official
@@ -116,7 +119,9 @@ class ChainWriter:
 
     async def watch(self) -> None:
         """Look for records of others while nothing is under way; raises LostRaceError when there are any."""
-        for official in await self._poll(0.0):
+        with passing(Io.WATCH):
+            found = await self._poll(0.0)
+        for official in found:
             raise _lost_race(official)
 
     async def _poll(self, timeout_s: float) -> list[Official]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from broker_topics.bus import Bus, LogReader, OffsetGoneError
 from broker_topics.chain import ChainPosition, ChainReader
+from broker_topics.crash_points import Io, passing
 from broker_topics.errors import BusError, ConfigError, WireError
 from broker_topics.models_log import ModelsReader
 from broker_topics.record import Record, parse
@@ -110,7 +111,8 @@ class CommitsReader:
         official: list[Official] = [self._first] if self._first else []
         while self._reader.position(0) < stop:
             before = self._reader.position(0)
-            official += await self._read(_FETCH_S)
+            with passing(Io.READ_COMMITS):
+                official += await self._read(_FETCH_S)
             if self._reader.position(0) == before:
                 raise BusError("the commits topic stopped answering; check the broker")
         self.chain.missed = False
@@ -158,7 +160,8 @@ async def entry(bus: Bus, task: str, models: ModelsReader, since: ChainPosition 
     A pointer is trusted only if the record that it names lies where it says; a start anywhere else in the log could
     follow a loser's fork.
     """
-    head = await models.head()
+    with passing(Io.READ_HEAD):
+        head = await models.head()
     places = [ChainPosition(head.offset, head.height, head.record_hash)] if head is not None else []
     if since is not None and (head is None or head.height - since.height <= MAX_CATCH_UP):
         places.append(since)

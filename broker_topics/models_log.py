@@ -8,6 +8,7 @@ from contextlib import suppress
 import numpy as np
 
 from broker_topics.bus import Bus, BusRecord, LogReader, OffsetGoneError
+from broker_topics.crash_points import Io, passing
 from broker_topics.errors import BusError, RejectCode, WireError
 from broker_topics.layout import Vector
 from broker_topics.messages import Head
@@ -57,15 +58,18 @@ class ModelsWriter:
 
     async def _send(self, height: int, part: Part) -> int:
         key = part_key(height=height, writer=self._writer, digest=part.digest, name=part.name, index=part.index)
-        return (await self._bus.send(self._topic, key=key, value=part.value)).offset
+        with passing(Io.PART):
+            return (await self._bus.send(self._topic, key=key, value=part.value)).offset
 
     async def write_head(self, head: Head) -> None:
         """Name the newest official keyframe; compaction keeps only the last such record."""
-        await self._bus.send(self._topic, key=HEAD_KEY, value=head.to_bytes())
+        with passing(Io.HEAD):
+            await self._bus.send(self._topic, key=HEAD_KEY, value=head.to_bytes())
 
     async def forget(self, key: bytes) -> None:
         """Tombstone one part."""
-        await self._bus.send(self._topic, key=key, value=None)
+        with passing(Io.TOMBSTONE):
+            await self._bus.send(self._topic, key=key, value=None)
 
 
 class ModelsReader:

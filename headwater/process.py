@@ -1,11 +1,13 @@
 """What every role's process does alike: connect, serve until a signal, close in order."""
 
 import asyncio
+import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
+from broker_topics import crash_points
 from broker_topics.bus import Bus
 from broker_topics.errors import BusError
 from broker_topics.kafka import KafkaBus
@@ -26,6 +28,9 @@ def prepared(bootstrap: str | None, **given: Mapping[str, object]) -> Settings:
     """The settings of this process, logs set up by them; what the command line gives beats all."""
     settings = load(given={"connection": {"bootstrap": bootstrap}, **given})
     configure(level=settings.log.level, format_=settings.log.format)
+    armed = crash_points.arm(os.environ)
+    if armed is not None:
+        log.warning("crash_point_armed", point=armed)
     return settings
 
 

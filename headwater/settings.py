@@ -58,6 +58,9 @@ class AggregatorSettings(_Section):
     max_heartbeat_age_s: float = Field(
         default=10.0, ge=0.1, le=3600, description="The event loop may stand still this long before /livez fails."
     )
+    keep_parts_s: float = Field(
+        default=86_400.0, ge=0, le=31_536_000, description="Age of a keyframe at which what only older ones need goes."
+    )
     straggler_places: int = Field(
         default=1000, ge=1, le=1_000_000, description="Devices that are kept in mind for /debug/stragglers."
     )
@@ -102,7 +105,7 @@ class EvaluatorSettings(_Section):
         default=1.0,
         ge=0,
         le=86_400,
-        description="Shortest pause between two evaluations; versions in between are skipped.",
+        description="Shortest pause between two evaluations; versions between are skipped.",
     )
 
 
@@ -222,8 +225,7 @@ def print_config(settings: Settings) -> str:
     >>> [line for line in print_config(settings).splitlines() if "password" in line]
     ['# password = "***"', 'password_file = ""']
     """
-    lines: list[str] = []
-    section = ""
+    lines, section = list[str](), ""
     for known in known_settings():
         if known.section != section:
             lines += [f"[{known.section}]"] if not section else ["", f"[{known.section}]"]

@@ -13,6 +13,7 @@ EVENTS: Mapping[str, str] = MappingProxyType(
         "health_listening": "The HTTP server for metrics and probes accepts connections.",
         "health_request_failed": "A request for metrics or a probe could not be answered.",
         "event_loop_blocked": "The event loop was late by more than its budget.",
+        "crash_point_armed": "The process ends by SIGKILL at `point`; unset HEADWATER_CRASH_AT in real use.",
         "library_message": "A library wrote to Python's own logging; its text is in `message`.",
         # The bus
         "broker_unreachable": "The broker did not answer; the caller tries again after a pause.",

@@ -8,6 +8,7 @@ import numpy as np
 
 from broker_topics.bus import Bus
 from broker_topics.chain import ChainPosition
+from broker_topics.crash_points import Io, passing
 from broker_topics.entry import ChainLostError
 from broker_topics.errors import BusError, WireError
 from broker_topics.follow import Follower
@@ -74,7 +75,9 @@ class Following:
                 await self._catch_up()
                 failures = 0
                 while True:
-                    await self._see(await self._follower.poll(timeout_s=_POLL_S))
+                    with passing(Io.FOLLOW):
+                        records = await self._follower.poll(timeout_s=_POLL_S)
+                    await self._see(records)
             except (BusError, WireError) as error:
                 self._entered = self._entered and not isinstance(error, ChainLostError | WireError)
                 await self._tell(Unreachable(str(error)))
@@ -86,7 +89,8 @@ class Following:
         await self._follower.close()
 
     async def _enter(self) -> None:
-        known = await self._follower.enter(self._since())
+        with passing(Io.ENTER):
+            known = await self._follower.enter(self._since())
         check_layout(self._layout, self._follower.layout)
         await self._take_snapshot()
         self._entered = True

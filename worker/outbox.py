@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
+from broker_topics.crash_points import Io, passing
 from broker_topics.errors import ConfigError
 from worker.outbox_format import (
     FORMAT,
@@ -148,13 +149,14 @@ class SqliteOutbox:
         try:
             with self._database:
                 self._database.execute("BEGIN IMMEDIATE")
-                for name, blob in blobs.items():
-                    if self._saved.get(name) is not values[name]:
-                        self._write_blob(name, blob)
-                for name in self._saved.keys() - values.keys():
-                    self._database.execute("DELETE FROM piece WHERE blob = ?", [name])
-                facts = write_facts(self._owner, state)
-                self._database.execute("INSERT OR REPLACE INTO facts VALUES (1, ?)", [facts])
+                with passing(Io.OUTBOX_WRITE):
+                    for name, blob in blobs.items():
+                        if self._saved.get(name) is not values[name]:
+                            self._write_blob(name, blob)
+                    for name in self._saved.keys() - values.keys():
+                        self._database.execute("DELETE FROM piece WHERE blob = ?", [name])
+                    facts = write_facts(self._owner, state)
+                    self._database.execute("INSERT OR REPLACE INTO facts VALUES (1, ?)", [facts])
         except sqlite3.OperationalError as error:
             raise OutboxFullError(
                 f"the outbox {self.path} cannot be written: {error}; {_mend(error)}. Nothing stored is lost"

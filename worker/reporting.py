@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from broker_topics.bus import Bus
+from broker_topics.crash_points import Io, passing
 from broker_topics.errors import BusError
 from broker_topics.messages import Telemetry
 from broker_topics.topics import Topic, topic_name
@@ -65,7 +66,8 @@ async def send_telemetry(bus: Bus, *, task: str, client_id: str, incarnation: in
     topic, key = topic_name(task, Topic.TELEMETRY), client_id.encode()
     try:
         partition = await bus.partition_for(topic, key)
-        await bus.send(topic, key=key, value=report.to_bytes(), partition=partition)
+        with passing(Io.SEND_TELEMETRY):
+            await bus.send(topic, key=key, value=report.to_bytes(), partition=partition)
     except BusError:
         return False
     return True

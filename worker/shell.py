@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from broker_topics.bus import Bus
+from broker_topics.crash_points import Io, passing
 from broker_topics.errors import BusError
 from broker_topics.topics import Topic, topic_name
 from worker.adapters import Adapter
@@ -34,6 +35,7 @@ from worker.outbox_format import Owner
 from worker.pacing import Limits
 from worker.reporting import Reporter, send_telemetry
 from worker.state import DeviceState
+from worker.storing import stored_as
 from worker.threads import Runner
 from worker.training import Training
 
@@ -198,7 +200,8 @@ class Session:
         failures = 0
         while True:
             try:
-                await self._parts.run(lambda: self._parts.outbox.save(state))
+                with passing(stored_as(self._stored, state)):
+                    await _to_the_end(self._parts.run(lambda: self._parts.outbox.save(state)))
                 self._stored = state
                 return
             except OutboxFullError as error:
@@ -215,7 +218,8 @@ class Session:
         key = self._parts.client_id.encode()
         try:
             partition = await self._parts.bus.partition_for(topic, key)
-            place = await self._parts.bus.send(topic, key=key, value=row.data, partition=partition)
+            with passing(Io.PRODUCE):
+                place = await self._parts.bus.send(topic, key=key, value=row.data, partition=partition)
         except BusError as error:
             await self._tell(ProduceFailed(str(error)))
             return
@@ -265,6 +269,16 @@ class Session:
                     await self._changed.wait()
             if wake_s is not None and self._parts.clock() >= wake_s:
                 await self._tell(TimePassed())
+
+
+async def _to_the_end(work: Awaitable[None]) -> None:
+    """Wait for work in a thread also when cancelled: it cannot be called back, and the next store must not meet it."""
+    doing = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(doing)
+    except asyncio.CancelledError:
+        await asyncio.gather(doing, return_exceptions=True)
+        raise
 
 
 def owner_of(task: str, client_id: str, adapter: Adapter) -> Owner:

@@ -16,6 +16,7 @@ import numpy as np
 from platformdirs import user_state_path
 
 from broker_topics.bus import Bus
+from broker_topics.crash_points import Io, passing
 from broker_topics.errors import BusError, ConfigError
 from broker_topics.messages import check_client_id
 from broker_topics.settings import ConnectionSettings
@@ -114,7 +115,8 @@ class Worker:
         outbox = self._outbox or SqliteOutbox(self._folder(), max_bytes=self._outbox_max_bytes)
         report = Reporter(task=self.task, client_id=self.client_id, wall=self._wall, on_event=self._on_event)
         owner = owner_of(self.task, self.client_id, self._adapter)
-        state = await self._run(lambda: outbox.open(owner)) or DeviceState.fresh(self._adapter.layout)
+        with passing(Io.OUTBOX_OPEN):
+            state = await self._run(lambda: outbox.open(owner)) or DeviceState.fresh(self._adapter.layout)
         if outbox.moved_aside is not None:
             report(Report(Kind.OUTBOX_CORRUPT, {"moved_to": str(outbox.moved_aside)}))
         thread = OwnThread()

@@ -48,6 +48,7 @@ def command(
             accept=accept,
             patience_s=settings.connection.connect_patience_s,
             straggler_places=settings.aggregator.straggler_places,
+            keep_parts_s=settings.aggregator.keep_parts_s,
         )
         async with observed(
             aggregator.metrics, aggregator.readiness, settings=settings.aggregator, stragglers=aggregator.stragglers
