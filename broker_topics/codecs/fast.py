@@ -21,7 +21,7 @@ BLOCK: Final = 256
 """Numbers that share one scale, as in the int8 codec."""
 
 Int8s = npt.NDArray[np.int8]
-Places = npt.NDArray[np.int64]
+Gaps = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 Symbols = npt.NDArray[np.uint8]
 
 
@@ -29,11 +29,11 @@ class Kernels(NamedTuple):
     """The compiled loops; both release the GIL and check no bounds, so only decoded, checked vectors may come here.
 
     add_int8(accumulator, numbers, scales, weight): accumulator[i] += number[i] · scale[i // 256] · weight.
-    add_at(accumulator, places, table, symbols): accumulator[places[j]] += table[symbols[j]], in the order of j.
+    add_gaps(accumulator, gaps, table, symbols): accumulator[place] += table[symbol] along gaps of either width.
     """
 
     add_int8: Callable[[Vector, Int8s, Vector, np.float32], None]
-    add_at: Callable[[Vector, Places, Vector, Symbols], None]
+    add_gaps: Callable[[Vector, Gaps, Vector, Symbols], None]
 
 
 def kernels_for(accumulator: Vector) -> Kernels | None:
@@ -64,10 +64,10 @@ def _compile(numba: Any, *, keep: bool) -> Kernels:
     sums, numbers = numba.types.Array(numba.float32, 1, "C"), read(numba.float32)
     void, jit = numba.void, numba.njit
     dense = void(sums, read(numba.int8), numbers, numba.float32)
-    sparse = void(sums, read(numba.int64), numbers, read(numba.uint8))
+    sparse = [void(sums, read(width), numbers, read(numba.uint8)) for width in (numba.uint8, numba.uint16)]
     return Kernels(
         add_int8=jit(dense, cache=keep, nogil=True)(_add_int8),
-        add_at=jit(sparse, cache=keep, nogil=True)(_add_at),
+        add_gaps=jit(sparse, cache=keep, nogil=True)(_add_gaps),
     )
 
 
@@ -80,6 +80,13 @@ def _add_int8(accumulator: Vector, numbers: Int8s, scales: Vector, weight: np.fl
             row[index] += np.float32(part[index]) * scale * weight
 
 
-def _add_at(accumulator: Vector, places: Places, table: Vector, symbols: Symbols) -> None:
-    for index in range(len(places)):
-        accumulator[np.uint64(places[index])] += table[symbols[index]]  # unsigned: no test for counting from the end
+def _add_gaps(accumulator: Vector, gaps: Gaps, table: Vector, symbols: Symbols) -> None:
+    skip = np.uint64(2 ** (8 * gaps.itemsize) - 1)
+    place = value = np.uint64(0)  # unsigned: no test for counting from the end
+    for index in range(len(gaps)):
+        gap = np.uint64(gaps[index])
+        place += gap
+        if gap != skip:
+            accumulator[place] += table[symbols[value]]
+            place += np.uint64(1)
+            value += np.uint64(1)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from broker_topics.codecs import dense, fast, positions, selection, values
 from broker_topics.codecs.base import CodecId, Decoded, Encoded, bad_payload, expand, non_finite, shrink
-from broker_topics.codecs.positions import Positions
+from broker_topics.codecs.positions import Gaps, Positions
 from broker_topics.errors import ConfigError, RejectCode, WireError
 from broker_topics.frames import Buffer
 from broker_topics.layout import Vector
@@ -33,30 +33,31 @@ _ALL_FLAGS: Final = WIDE_GAPS | ZSTD_POSITIONS | _SYMBOL_FLAGS | SEGMENTS
 
 
 class SparseDecoded(Decoded):
-    """Values at k positions, and perhaps a few dense segments."""
+    """Values at k positions, which are still gaps, and perhaps a few dense segments."""
 
-    __slots__ = ("_positions", "_segments", "_symbols", "_table")
+    __slots__ = ("_gaps", "_segments", "_symbols", "_table")
 
     def __init__(
         self,
         *,
         size: int,
         norm: float,
-        places: Positions,
+        gaps: Gaps,
         symbols: values.Symbols,
         table: Vector,
         segments: Sequence[tuple[slice, Vector]],
     ) -> None:
         super().__init__(size, norm)
-        self._positions, self._symbols, self._table, self._segments = places, symbols, table, segments
+        self._gaps, self._symbols, self._table, self._segments = gaps, symbols, table, segments
 
     def _add(self, accumulator: Vector, weight: np.float32) -> None:
         table = self._table * weight
         kernels = fast.kernels_for(accumulator)
         if kernels is not None:
-            kernels.add_at(accumulator, self._positions, table, self._symbols)
+            kernels.add_gaps(accumulator, self._gaps, table, self._symbols)
         else:
-            np.add.at(accumulator, self._positions, table.take(self._symbols))
+            places = positions.positions_of(self._gaps, len(self._symbols))
+            np.add.at(accumulator, places, table.take(self._symbols))
         for where, part in self._segments:
             accumulator[where] += part * weight
 
@@ -158,18 +159,18 @@ def decode(encoded: Encoded) -> SparseDecoded:
     flags, size, k = encoded.flags, encoded.size, encoded.k
     _check_declared(encoded)
     gap_section, symbol_section, scale_section, *extra = encoded.sections
-    gaps: Buffer = gap_section
+    raw: Buffer = gap_section
     if flags & ZSTD_POSITIONS:
-        gaps = expand(gap_section, encoded.raw_lengths[0])
-    places = positions.read_gaps(gaps, k, size, wide=bool(flags & WIDE_GAPS))
+        raw = expand(gap_section, encoded.raw_lengths[0])
+    gaps = positions.read_gaps(raw, k, size, wide=bool(flags & WIDE_GAPS))
     table = values.read_table(scale_section)
     symbols = _load_symbols(symbol_section, flags, k, len(table) // 2)
     norm = values.norm_of(symbols, table)
     segments: list[tuple[slice, Vector]] = []
     if extra:
-        segments = _read_segments(extra, size, places)
+        segments = _read_segments(extra, size, positions.positions_of(gaps, k))
         norm = math.sqrt(norm * norm + sum(dense.square_sum(part) for _, part in segments))
-    return SparseDecoded(size=size, norm=norm, places=places, symbols=symbols, table=table, segments=segments)
+    return SparseDecoded(size=size, norm=norm, gaps=gaps, symbols=symbols, table=table, segments=segments)
 
 
 def _check_declared(encoded: Encoded) -> None:
