@@ -52,8 +52,12 @@ class Fold:
         return self._consumed.count
 
     def limit(self, lag: int) -> int:
-        """Accepted updates that the next step should take, while `lag` inputs wait in the log."""
-        return self._rule.backlog_buffer_size if lag > self._rule.buffer_size else self._rule.buffer_size
+        """Accepted updates that the next step should take, while `lag` inputs wait in the log: K, or what waits.
+
+        Devices that could not be heard for a while all started from about the same model: one step by their mean is
+        nearer to what they meant than many steps, each of which the others knew nothing of.
+        """
+        return min(self._rule.backlog_buffer_size, max(self._rule.buffer_size, lag))
 
     def offer(self, *, partition: int, offset: int, key: bytes | None, data: bytes) -> Admission:
         """Decide on one record of the updates topic and, if it is accepted, add it to the buffer.

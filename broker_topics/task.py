@@ -28,7 +28,7 @@ class TaskSettings:
 
     rule: str = _setting("buffered", "Server rule: buffered (arrival-corrected), fedbuff or fedasync.")
     buffer_size: int = _setting(10, "K: accepted updates to a server step; at most half the active devices.")
-    backlog_buffer_size: int = _setting(80, "Updates to a server step while more than K wait in the log.")
+    backlog_buffer_size: int = _setting(1000, "Most updates to a server step while more than K wait in the log.")
     flush_deadline_s: float = _setting(10.0, "A waiting buffer steps after this many seconds even if not full.")
     server_learning_rate: float = _setting(1.0, "η_g: what multiplies the mean of a buffer.")
     server_optimizer: str = _setting("sgd", "Server optimizer: sgd or momentum.")

@@ -31,7 +31,7 @@ class Rule(Protocol):
 
     @property
     def backlog_buffer_size(self) -> int:
-        """Updates that one step may take while more than K wait in the log."""
+        """Most updates that one step may take while more than K wait in the log."""
 
     @property
     def weight_limit(self) -> float:

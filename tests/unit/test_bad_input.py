@@ -104,7 +104,7 @@ def test_an_error_of_ours_in_a_users_function_stays_what_it_is() -> None:
         ("density=0.5", "density = 0.5: must lie between 1e-05 and 0.2"),
         ("density=nan", "density must be finite"),
         ("rule=best", "rule = 'best': choose one of buffered, fedbuff, fedasync"),
-        ("buffer_size=100", "backlog_buffer_size = 80: must be at least buffer_size = 100; set both"),
+        ("buffer_size=2000", "backlog_buffer_size = 1000: must be at least buffer_size = 2000; set both"),
         ("model=3", "model: name each number of the task's own, for example model.scale=9.8"),
         ("model.scale=big", "model.scale = 'big': must be a number"),
     ],

@@ -86,8 +86,8 @@ def test_pending_counts_accepted_updates_and_consumed_counts_everything() -> Non
     assert (bench.fold.pending, bench.fold.consumed) == (0, 0)
 
 
-@pytest.mark.parametrize(("lag", "limit"), [(0, 5), (5, 5), (6, 40), (100_000, 40)])
-def test_a_step_takes_more_while_more_than_a_buffer_waits_in_the_log(lag: int, limit: int) -> None:
+@pytest.mark.parametrize(("lag", "limit"), [(0, 5), (5, 5), (6, 6), (39, 39), (41, 40), (100_000, 40)])
+def test_a_step_takes_what_waits_in_the_log_but_no_more_than_allowed(lag: int, limit: int) -> None:
     assert Bench.of(vector(0), buffer_size=5, backlog_buffer_size=40).fold.limit(lag) == limit
 
 
