@@ -117,6 +117,9 @@ class Bus(Protocol):
     async def brokers(self) -> int:
         """How many brokers the cluster has at the moment."""
 
+    async def existing(self, topics: Sequence[str]) -> set[str]:
+        """Those of the topics that exist; needs no right to see their settings."""
+
     async def describe(self, topics: Sequence[str]) -> dict[str, TopicSpec]:
         """Partitions, replication and settings of those topics that exist."""
 

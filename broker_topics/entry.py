@@ -1,5 +1,6 @@
 """Where to enter the chain, and the log of commits read by the reader's rule."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from broker_topics.bus import Bus, LogReader, OffsetGoneError
@@ -140,10 +141,10 @@ async def record_at(bus: Bus, task: str, offset: int) -> Official | None:
     return None
 
 
-async def check_task(bus: Bus, task: str) -> None:
-    """Raise ConfigError unless the task's topics exist."""
-    names = [topic_name(task, topic) for topic in Topic]
-    there = await bus.describe(names)
+async def check_task(bus: Bus, task: str, topics: Iterable[Topic] = Topic) -> None:
+    """Raise ConfigError unless those of the task's topics that a role may see exist."""
+    names = [topic_name(task, topic) for topic in topics]
+    there = await bus.existing(names)
     missing = [name for name in names if name not in there]
     if len(missing) == len(names):
         raise ConfigError(

@@ -17,6 +17,7 @@ from broker_topics.models_log import ModelsReader, PartMissingError
 from broker_topics.parts import DELTA, DEVICE_BLOBS, TASK, blob_bytes, blob_refs
 from broker_topics.record import Record
 from broker_topics.task import TaskSettings
+from broker_topics.topics import Topic
 
 
 class Follower:
@@ -56,7 +57,7 @@ class Follower:
                  from there (or `since` is None): what was decided in between is then unknown.
         Raises:  ConfigError: unknown task or version.  ChainLostError: no model can be read yet; try again.
         """
-        await check_task(self._bus, self.task)
+        await check_task(self._bus, self.task, (Topic.COMMITS, Topic.MODELS))
         first = await entry(self._bus, self.task, self._models, since) if until is None else None
         records = await self._records(first)
         if until is not None:

@@ -108,6 +108,11 @@ class KafkaBus:
         self._check_open()
         return await self._queries.offsets(topic, LATEST)
 
+    async def existing(self, topics: Sequence[str]) -> set[str]:
+        """Those of the topics that exist; whoever may read or write one may ask for it."""
+        self._check_open()
+        return await self._queries.existing(topics)
+
     async def describe(self, topics: Sequence[str]) -> dict[str, TopicSpec]:
         """Those of the topics that exist, with every setting that is in force."""
         self._check_open()

@@ -73,6 +73,15 @@ class KafkaQueries:
 
         return await self._ask(f"offsets of {topic}", ask)
 
+    async def existing(self, topics: Sequence[str]) -> set[str]:
+        """Those of the topics that exist; raises ConfigError where access rules hide one."""
+
+        async def ask(client: AIOKafkaClient) -> set[str]:
+            metadata = await self._metadata(client, topics)
+            return {found["topic"] for found in metadata if found["error_code"] != _UNKNOWN_TOPIC}
+
+        return await self._ask("which topics exist", ask)
+
     async def describe(self, topics: Sequence[str]) -> dict[str, TopicSpec]:
         """Those of the topics that exist, with every setting that is in force."""
 

@@ -106,6 +106,11 @@ class MemoryBus:
         self._check_open()
         return 1
 
+    async def existing(self, topics: Sequence[str]) -> set[str]:
+        """Those of the topics that exist."""
+        self._check_open()
+        return {name for name in topics if name in self.log.topics}
+
     async def describe(self, topics: Sequence[str]) -> dict[str, TopicSpec]:
         """Those of the topics that exist, as they were created."""
         self._check_open()

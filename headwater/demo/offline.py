@@ -105,6 +105,11 @@ class OfflineBus:
         self._antenna.check()
         return await self._inner.brokers()
 
+    async def existing(self, topics: Sequence[str]) -> set[str]:
+        """Which topics there are; BusError while offline."""
+        self._antenna.check()
+        return await self._inner.existing(topics)
+
     async def describe(self, topics: Sequence[str]) -> dict[str, TopicSpec]:
         """Topics as they are; BusError while offline."""
         self._antenna.check()

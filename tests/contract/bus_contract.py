@@ -262,6 +262,7 @@ class BusContract:
         await bus.create(specs)
         found = await bus.describe([spec.name for spec in specs] + ["fl.typo.updates"])
         assert set(found) == {spec.name for spec in specs}
+        assert await bus.existing([specs[0].name, "fl.typo.updates"]) == {specs[0].name}
         for spec in specs:
             assert (found[spec.name].partitions, found[spec.name].replication) == (spec.partitions, spec.replication)
             assert {name: found[spec.name].settings[name] for name in spec.settings} == spec.settings

@@ -136,6 +136,10 @@ class Link(MemoryBus):
         await self.gate()
         return await super().end_offsets(topic)
 
+    async def existing(self, topics: Sequence[str]) -> set[str]:
+        await self.gate()
+        return await super().existing(topics)
+
     async def describe(self, topics: Sequence[str]) -> dict[str, TopicSpec]:
         await self.gate()
         return await super().describe(topics)
