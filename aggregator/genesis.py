@@ -19,6 +19,10 @@ from broker_topics.task import TaskSettings
 from broker_topics.topics import topic_specs
 
 
+class TaskExistsError(ConfigError):
+    """The task has its first record already; it stays as it is."""
+
+
 async def create_task(
     bus: Bus,
     task: str,
@@ -32,15 +36,15 @@ async def create_task(
     """Make the topics that are missing and write the genesis; two creators race safely, the first one wins.
 
     Args:    first: float32[P], the first model; not changed. identity: the writer's 16 bytes, random unless given.
-    Raises:  ConfigError: the task exists already, its topics have other settings, or its dense updates would not fit
-             into a record.
+    Raises:  TaskExistsError: the task has a first record.
+             ConfigError: its topics have other settings, or its dense updates would not fit into a record.
     """
     check_fits(CodecId[settings.codec.upper()], layout.size, payload_limit(settings.max_update_bytes))
     await apply_topics(bus, topic_specs(task, replication=replication))
     commits = CommitsReader(bus, task)
     try:
         if await commits.to_the_end():
-            raise ConfigError(f"task {task!r} exists already; choose another name")
+            raise TaskExistsError(f"task {task!r} exists already; choose another name")
         vector = await start_vector(bus, task)
         state = FoldState.genesis(settings=settings, layout=layout, first=first, vector=vector)
         draft = Fold(task=task, state=state).step(Cause.GENESIS)
@@ -49,7 +53,7 @@ async def create_task(
         try:
             official = await writer.append(replace(draft.body, parts=parts, keyframe=True))
         except LostRaceError:
-            raise ConfigError(f"task {task!r} was made by somebody else at this moment") from None
+            raise TaskExistsError(f"task {task!r} was made by somebody else at this moment") from None
         head = Head(offset=official.offset, height=0, record_hash=official.record.hash)
         await writer.models.write_head(head)
         return official

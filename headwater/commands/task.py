@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from aggregator.genesis import create_task
+from aggregator.genesis import TaskExistsError, create_task
 from broker_topics.bus import Bus
 from broker_topics.entry import CommitsReader, check_task
 from broker_topics.errors import ConfigError
@@ -27,6 +27,9 @@ def create(
         list[str] | None, typer.Option("--set", help="name=value of a task setting; may be given often.")
     ] = None,
     replication: Annotated[int, typer.Option(help="Copies of every topic; 0 takes min(3, brokers).")] = 0,
+    if_absent: Annotated[
+        bool, typer.Option("--if-absent", help="Leave a task that exists as it is, with status 0.")
+    ] = False,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Make the task's topics and write the first record of its chain: model, layout and settings.
@@ -40,9 +43,15 @@ def create(
 
     async def work(bus: Bus) -> None:
         copies = replication or min(3, await bus.brokers())
-        official = await create_task(
-            bus, task, settings=chosen, layout=adapter.layout, first=adapter.read(), replication=copies
-        )
+        try:
+            official = await create_task(
+                bus, task, settings=chosen, layout=adapter.layout, first=adapter.read(), replication=copies
+            )
+        except TaskExistsError:
+            if not if_absent:
+                raise
+            typer.echo(f"task {task} exists already and stays as it is")
+            return
         typer.echo(f"task {task}: {adapter.layout.size} parameters, first record {official.record.hash.hex()[:16]}")
         typer.echo(f"next: headwater aggregator --task {task}")
 
