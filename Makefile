@@ -5,10 +5,10 @@ READY := $(VENV)/.ready
 PACKAGES := broker_topics worker aggregator monitoring headwater
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench lock clean
+.PHONY: help setup demo test check bench lock k8s-tools clean
 
 help: ## Explain the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 
 setup: $(READY) ## Make the virtual environment only; the other targets do it by themselves
 
@@ -35,6 +35,9 @@ bench: $(READY) ## Measure speed and bytes against their bars; writes report/ben
 
 lock: $(READY) ## Choose newer packages: write requirements/*.lock again
 	sh scripts/lock.sh $(VENV)/bin/uv
+
+k8s-tools: $(READY) ## Fetch what the Kubernetes manifests are tested with (needs Go)
+	$(PY) -m tests.k8s.tools
 
 clean: ## Remove the virtual environment, reports and caches of this checkout
 	rm -rf $(VENV) report build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

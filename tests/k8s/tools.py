@@ -1,0 +1,81 @@
+"""What the manifests are validated with: fetched once into the user's cache by `python -m tests.k8s.tools`.
+
+Nothing of it is committed and nothing is taken unseen: Go checks its modules against the checksum database, Python
+packages and jars come by hash from lock files.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from collections.abc import Callable
+from pathlib import Path
+
+from platformdirs import user_cache_path
+
+from broker_topics.errors import HeadwaterError, ToolMissingError
+
+ROOT = Path(__file__).parent.parent.parent
+CACHE = user_cache_path("headwater") / "k8s"
+LOCK = ROOT / "requirements" / "k8s-tools.lock"
+KUSTOMIZE_MODULE = "sigs.k8s.io/kustomize/kustomize/v5@v5.7.1"
+
+KUSTOMIZE = CACHE / "kustomize-5.7.1" / "kustomize"
+VALIDATORS = CACHE / f"validators-{hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]}"
+
+
+def ensure_kustomize() -> None:
+    """Compile kustomize with Go."""
+    if not KUSTOMIZE.exists():
+        KUSTOMIZE.parent.mkdir(parents=True, exist_ok=True)
+        _go("install", KUSTOMIZE_MODULE, GOBIN=str(KUSTOMIZE.parent))
+
+
+def ensure_validators() -> None:
+    """checkov and kubernetes-validate in a virtual environment of their own."""
+    if (VALIDATORS / ".ready").exists():
+        return
+    shutil.rmtree(VALIDATORS, ignore_errors=True)
+    venv.create(VALIDATORS, with_pip=True)
+    python = str(VALIDATORS / "bin" / "python")
+    command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]
+    _run([*command, "-r", str(LOCK)])
+    (VALIDATORS / ".ready").touch()
+
+
+STEPS: dict[str, Callable[[], None]] = {
+    f"kustomize ({KUSTOMIZE})": ensure_kustomize,
+    f"checkov and kubernetes-validate ({VALIDATORS})": ensure_validators,
+}
+
+
+def _go(*arguments: str, **environment: str) -> str:
+    if shutil.which("go") is None:
+        raise ToolMissingError("Go is missing: install 1.22 or newer (Debian: apt install golang; https://go.dev/dl)")
+    return _run(["go", *arguments], **environment)
+
+
+def _run(command: list[str], **environment: str) -> str:
+    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ToolMissingError(f"{' '.join(command)} failed: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout
+
+
+def main() -> int:
+    """Fetch what is missing; say what is done."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    try:
+        for name, ensure in STEPS.items():
+            print(name, file=sys.stderr)
+            ensure()
+    except HeadwaterError as error:
+        print(f"headwater: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
