@@ -11,6 +11,7 @@ from typing import Any
 from aggregator.committer import Committer
 from aggregator.intake import Intake
 from aggregator.keyframe import load_keyframe
+from aggregator.lease import Election, at_once
 from aggregator.observer import Observer
 from aggregator.recovery import Accept
 from aggregator.restart import Restored, restore
@@ -23,7 +24,7 @@ from broker_topics.bus import Bus
 from broker_topics.entry import CommitsReader
 from broker_topics.errors import BusError
 from broker_topics.models_log import ModelsReader, PartMissingError
-from broker_topics.patience import Patience, unless
+from broker_topics.patience import Patience
 from broker_topics.topics import Topic, topic_name
 from monitoring.health import Readiness
 from monitoring.logs import get_logger
@@ -51,19 +52,28 @@ class Aggregator:
     accept: Accept = field(default_factory=Accept)
     patience_s: float = 0.0
     observer: Observer | None = None
+    election: Election = field(default_factory=at_once)
 
     def stragglers(self, k: int) -> list[dict[str, object]]:
         """The devices whose updates were latest since this process started; none before it was restored."""
         return self.observer.stragglers(k) if self.observer else []
 
     async def run(self) -> None:
-        """Restore, then serve until `stop`.
+        """Wait until this process is to lead, restore, then serve until `stop`.
 
         Raises:  ConfigError, InputsLostError, LostRaceError, InvariantError: each ends the process with its own code.
         """
-        restored = await unless(self.stop, self._restored())
-        if restored is None:
-            return
+        elected = asyncio.Event()
+        try:
+            await _until(self.stop, [self.election.run(elected), self._when(elected)])
+        finally:
+            await self.election.release()
+
+    async def _when(self, elected: asyncio.Event) -> None:
+        await elected.wait()
+        await self._lead(await self._restored())
+
+    async def _lead(self, restored: Restored) -> None:
         self.metrics.replay_versions_total.inc(restored.replayed)
         log.info("restored", task=self.task, version=restored.fold.state.model.version, replayed=restored.replayed)
         writer = ChainWriter(self.bus, self.task, restored.commits, identity=self.identity)

@@ -26,6 +26,8 @@ SECTIONS: Final[Mapping[str, str]] = {
     "connection": "How to reach the broker; the same for every role and command.",
     "log": "What a process writes to standard error.",
     "aggregator": "The aggregator's process.",
+    "lease": "Which of several aggregators of one task leads, by a Kubernetes Lease. The commit chain keeps two at "
+    "once harmless; the Lease makes that rare, and lets one stand by warm.",
     "worker": "A device's process; `Worker(…)` takes the same as arguments.",
     "evaluator": "The evaluator's process.",
 }
@@ -58,8 +60,9 @@ EXITS: Final[Mapping[ExitCode, tuple[str, str]]] = {
     ),
     ExitCode.LOST_RACE: (
         "lost the race",
-        "Another aggregator's record took the place of ours in the commit chain. That is safe: at most one record of "
-        "work is done again. Let the supervisor start the process again, or stop one of the two.",
+        "Another aggregator's record took the place of ours in the commit chain, or the Kubernetes Lease passed to "
+        "another or could not be renewed. That is safe: at most one record of work is done again. Let the supervisor "
+        "start the process again, or stop one of the two.",
     ),
     ExitCode.INPUTS_LOST: (
         "inputs lost",

@@ -13,7 +13,8 @@ from broker_topics.errors import BusError
 from broker_topics.kafka import KafkaBus
 from broker_topics.patience import Patience
 from broker_topics.settings import ConnectionSettings
-from headwater.settings import AggregatorSettings, Settings, load
+from headwater.sections import AggregatorSettings
+from headwater.settings import Settings, load
 from monitoring.health import HealthServer, Readiness, Stragglers
 from monitoring.logs import configure, get_logger
 from monitoring.loop_lag import EventLoopLag

@@ -11,15 +11,16 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
 from broker_topics.errors import ConfigError
 from broker_topics.settings import ENVIRONMENT, ConnectionSettings
-from monitoring.logs import REDACTED, Format, Level
+from headwater.sections import AggregatorSettings, EvaluatorSettings, LeaseSettings, LogSettings, WorkerSettings
+from monitoring.logs import REDACTED
 
 PREFIX = "HEADWATER_"
 CONFIG_VARIABLE = "HEADWATER_CONFIG"
@@ -32,83 +33,6 @@ _SERVICE_LINK = re.compile(
 )
 
 
-class _Section(BaseModel):
-    # Unknown names are refused by our own check, which knows where they come from and what was probably meant.
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
-
-
-class LogSettings(_Section):
-    """What a process writes to standard error."""
-
-    level: Level = Field(
-        default="info", description="Lowest level of our own events; libraries are heard from warning on."
-    )
-    format: Format = Field(default="auto", description="json, console, or auto: console on a terminal, else json.")
-
-
-class AggregatorSettings(_Section):
-    """The aggregator's process; the rules that it applies are settings of the task."""
-
-    listen_host: str = Field(
-        default="127.0.0.1", description="Address of /metrics and the probes; 0.0.0.0 for all networks."
-    )
-    listen_port: int = Field(
-        default=9464, ge=0, le=65535, description="Port of /metrics and the probes; 0 takes a free one."
-    )
-    max_heartbeat_age_s: float = Field(
-        default=10.0, ge=0.1, le=3600, description="The event loop may stand still this long before /livez fails."
-    )
-    keep_parts_s: float = Field(
-        default=86_400.0, ge=0, le=31_536_000, description="Age of a keyframe at which what only older ones need goes."
-    )
-    straggler_places: int = Field(
-        default=1000, ge=1, le=1_000_000, description="Devices that are kept in mind for /debug/stragglers."
-    )
-    cohorts: str = Field(
-        default="",
-        description="Cohorts counted by name, with commas between; empty: the first 20 that devices state.",
-    )
-
-
-class WorkerSettings(_Section):
-    """A device's process; Worker(…) takes the same as arguments."""
-
-    state_dir: str = Field(
-        default="",
-        description="Directory in which each device keeps its state under its own id; empty: the user's, by task.",
-    )
-    backoff_initial_s: float = Field(
-        default=1.0, ge=0.01, le=3600, description="First pause after a failure, before jitter."
-    )
-    backoff_max_s: float = Field(default=300.0, ge=0.01, le=86_400, description="Longest pause between two attempts.")
-    outbox_max_bytes: int = Field(
-        default=0, ge=0, le=2**40, description="Size at which the outbox takes no more; 0: what the model needs."
-    )
-    outbox_max_age_s: float = Field(
-        default=7 * 86_400.0,
-        ge=60,
-        le=365 * 86_400,
-        description="An update in doubt that waited longer is discarded and counted; queued work starts over.",
-    )
-
-    @model_validator(mode="after")
-    def _pauses_grow(self) -> Self:
-        if self.backoff_max_s < self.backoff_initial_s:
-            raise ValueError("backoff_max_s must be at least backoff_initial_s")
-        return self
-
-
-class EvaluatorSettings(_Section):
-    """The evaluator's process."""
-
-    min_interval_s: float = Field(
-        default=1.0,
-        ge=0,
-        le=86_400,
-        description="Shortest pause between two evaluations; versions between are skipped.",
-    )
-
-
 class _Sections(BaseSettings):
     model_config = SettingsConfigDict(
         frozen=True, extra="ignore", env_prefix=PREFIX, env_nested_delimiter="_", env_nested_max_split=1
@@ -117,6 +41,7 @@ class _Sections(BaseSettings):
 
     log: LogSettings = LogSettings()
     aggregator: AggregatorSettings = AggregatorSettings()
+    lease: LeaseSettings = LeaseSettings()
     worker: WorkerSettings = WorkerSettings()
     evaluator: EvaluatorSettings = EvaluatorSettings()
 
@@ -140,6 +65,7 @@ class Settings:
     connection: ConnectionSettings
     log: LogSettings
     aggregator: AggregatorSettings
+    lease: LeaseSettings
     worker: WorkerSettings
     evaluator: EvaluatorSettings
 
@@ -187,6 +113,7 @@ def load(*, file: str | Path | None = None, given: Mapping[str, Mapping[str, obj
         connection=connection,
         log=sections.log,
         aggregator=sections.aggregator,
+        lease=sections.lease,
         worker=sections.worker,
         evaluator=sections.evaluator,
     )
@@ -221,7 +148,7 @@ def print_config(settings: Settings) -> str:
     >>> from dataclasses import replace
     >>> secured = ConnectionSettings(user="ann", password="hunter2")
     >>> settings = Settings(connection=secured, log=LogSettings(), aggregator=AggregatorSettings(),
-    ...                     worker=WorkerSettings(), evaluator=EvaluatorSettings())
+    ...                     lease=LeaseSettings(), worker=WorkerSettings(), evaluator=EvaluatorSettings())
     >>> [line for line in print_config(settings).splitlines() if "password" in line]
     ['# password = "***"', 'password_file = ""']
     """

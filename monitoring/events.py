@@ -23,6 +23,12 @@ EVENTS: Mapping[str, str] = MappingProxyType(
         # The aggregator
         "restore_started": "The state is being rebuilt from the chain and the log.",
         "restored": "The state agrees with the newest official record.",
+        "standby_warm": "The standby has caught up with the chain and can take over at once.",
+        "takeover_started": "This process leads from now on and checks the log before it writes.",
+        "lease_acquired": "This process holds the Lease.",
+        "lease_lost": "This process may not lead any more; `reason` says why. It ends with status 75.",
+        "lease_released": "The leader ended in order and left the Lease to others.",
+        "lease_unreachable": "The API server gave no usable answer; said once for each reason.",
         "caught_up": "Every update that was waiting at the start has been decided.",
         "version_official": "A new model version is in the chain.",
         "record_official": "A record without a server step is in the chain.",

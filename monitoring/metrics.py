@@ -241,6 +241,10 @@ class Metrics:
     # Process
     build_info = info("Version of Headwater and of Python.")
     leader = gauge("1 while this process writes the chain, else 0.", unit="1")
+    lease_requests_total = counter("Questions to the Kubernetes API about the Lease.", unit="requests")
+    lease_failures_total = counter(
+        "Those without a usable answer in time.", unit="requests", failures_of="lease_requests_total"
+    )
 
     def __init__(self, *, task: str = "", cohorts: Sequence[str] = ()) -> None:
         """Build every metric.

@@ -32,6 +32,7 @@ LIBRARIES = {
     "worker/context.py": {"torch"},
     "worker/outbox_format.py": {"msgpack"},
     "aggregator/*": {"numpy", "msgpack"},
+    "aggregator/lease.py": {"lightkube"},
     "monitoring/*": {"numpy", "prometheus_client", "structlog"},
 }
 """Libraries beyond the standard one, by file; headwater, which composes, may use all that is installed."""
@@ -59,6 +60,7 @@ PURE = (
     "worker/residual.py",
     "worker/result.py",
     "aggregator/core.py",
+    "aggregator/election.py",
     "aggregator/gate.py",
     "aggregator/staleness.py",
     "aggregator/fairness.py",

@@ -5,11 +5,14 @@ from typing import Annotated
 
 import typer
 
+from aggregator.election import Terms
+from aggregator.lease import KubernetesLease, LeaseElection, own_identity
 from aggregator.recovery import Accept
 from aggregator.shell import Aggregator
 from broker_topics.bus import Bus
 from headwater.options import Bootstrap, Task
 from headwater.process import observed, prepared, serve
+from headwater.sections import LeaseSettings
 from monitoring.metrics import Metrics
 
 
@@ -30,7 +33,8 @@ def command(
 ) -> None:
     """Fold the devices' updates into the model and write the chain, until Ctrl-C or SIGTERM.
 
-    May be killed and started again at any moment. Two at once are safe: one of them ends with status 75.
+    May be killed and started again at any moment. Two at once are safe: one of them ends with status 75. In
+    Kubernetes run two and set HEADWATER_LEASE_NAME: one leads, the other waits for its end.
     """
     settings = prepared(bootstrap, aggregator={"listen_port": listen_port, "listen_host": listen_host})
 
@@ -50,9 +54,20 @@ def command(
             straggler_places=settings.aggregator.straggler_places,
             keep_parts_s=settings.aggregator.keep_parts_s,
         )
+        if settings.lease.name:
+            aggregator.election = await asyncio.to_thread(_election, settings.lease, aggregator.metrics)
         async with observed(
             aggregator.metrics, aggregator.readiness, settings=settings.aggregator, stragglers=aggregator.stragglers
         ):
             await aggregator.run()
 
     serve(settings.connection, work)
+
+
+def _election(settings: LeaseSettings, metrics: Metrics) -> LeaseElection:
+    return LeaseElection(
+        store=KubernetesLease(settings.name, settings.namespace),
+        terms=Terms.of(settings.duration_s),
+        metrics=metrics,
+        identity=settings.identity or own_identity(),
+    )

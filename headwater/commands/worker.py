@@ -12,7 +12,7 @@ from broker_topics.errors import ConfigError
 from headwater.loading import made_by
 from headwater.options import Bootstrap
 from headwater.process import prepared, stop_on_signals
-from headwater.settings import WorkerSettings
+from headwater.sections import WorkerSettings
 from worker import Limits, Worker
 
 

@@ -22,7 +22,7 @@ from headwater.demo.plan import Plan
 from headwater.demo.snapshot import Activity
 from headwater.evaluator import Evaluator, Scores
 from headwater.process import observed, stop_on_signals
-from headwater.settings import AggregatorSettings
+from headwater.sections import AggregatorSettings
 from monitoring.logs import configure
 
 

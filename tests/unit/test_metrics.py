@@ -120,7 +120,7 @@ def test_buckets_rise() -> None:
 def test_every_counter_of_failures_names_the_counter_of_attempts() -> None:
     counters = {definition.name: definition for definition in Metrics.definitions() if definition.kind is Counter}
     failures = {name for name in counters if re.search("reject|refused|fail|lost|retries|unreadable|void", name)}
-    assert len(failures) == 8
+    assert len(failures) == 9
     for name in failures:
         assert f"headwater_{counters[name].failures_of}" in counters, name
 

@@ -132,7 +132,14 @@ def test_an_unknown_command_is_refused_as_a_setting_is(tmp_path: Path) -> None:
 def test_five_packages_are_installed_and_the_tests_are_not() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert sorted(settings["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]) == sorted(PACKAGES)
-    assert sorted(settings["project"]["optional-dependencies"]) == ["broker", "demo", "dev", "fast", "torch"]
+    assert sorted(settings["project"]["optional-dependencies"]) == [
+        "broker",
+        "demo",
+        "dev",
+        "fast",
+        "kubernetes",
+        "torch",
+    ]
 
 
 @pytest.mark.parametrize("name", ["base.lock", "torch.lock"])

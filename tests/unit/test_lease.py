@@ -1,0 +1,153 @@
+"""The election over HTTP, against a stand-in API server that can hang, die, be slow and lie."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from aggregator.election import Terms
+from aggregator.lease import KubernetesLease, LeaseElection, LeaseLostError
+from broker_topics.errors import ConfigError, ExitCode
+from monitoring.metrics import Metrics
+from tests.fleet import until
+from tests.lease_server import LeaseServer, lease_server
+
+TERMS = Terms.of(2)
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LeaseServer]:
+    with lease_server() as server:
+        monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path)))
+        yield server
+
+
+@dataclass
+class Contender:
+    """One election under way; `ended` once it is over, by an error or not."""
+
+    election: LeaseElection
+    elected: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def begin(self) -> None:
+        self.run = asyncio.create_task(self.election.run(self.elected))
+
+    def failures(self) -> float:
+        return self.election.metrics.registry.get_sample_value("headwater_lease_failures_total") or 0.0
+
+
+@asynccontextmanager
+async def contender(identity: str) -> AsyncIterator[Contender]:
+    """Contends while the block runs, then releases what it holds."""
+    metrics = Metrics()
+    election = LeaseElection(store=KubernetesLease("t"), terms=TERMS, metrics=metrics, identity=identity)
+    one = Contender(election)
+    one.begin()
+    try:
+        yield one
+    finally:
+        one.run.cancel()
+        await asyncio.gather(one.run, return_exceptions=True)
+        await election.release()
+
+
+async def test_one_leads_and_the_next_follows_at_once_when_it_ends_in_order(server: LeaseServer) -> None:
+    async with contender("b") as second:
+        async with contender("a") as first:
+            await until(lambda: first.elected.is_set() or second.elected.is_set())
+            assert first.elected.is_set() != second.elected.is_set()
+            assert server.holder() == ("a" if first.elected.is_set() else "b")
+        await until(second.elected.is_set)
+        assert server.holder() == "b"
+    assert server.holder() == ""
+    assert server.leases["fleet", "t"]["spec"]["leaseDurationSeconds"] == 1
+
+
+async def test_the_lease_says_what_kubectl_shows(server: LeaseServer) -> None:
+    async with contender("a") as first:
+        await until(first.elected.is_set)
+        await until(lambda: len(server.history) >= 3)
+        spec = server.leases["fleet", "t"]["spec"]
+        assert spec["holderIdentity"] == "a"
+        assert spec["leaseTransitions"] == 0
+        assert spec["acquireTime"] < spec["renewTime"]
+        assert spec["renewTime"].endswith("Z")
+    assert [method for method, _ in server.requests[:3]] == ["GET", "POST", "PUT"]
+
+
+@pytest.mark.parametrize("mode", ["hang", "nonsense", 500, 401, 403, 503])
+async def test_a_leader_steps_down_by_itself_when_the_api_server_gives_no_usable_answer(
+    server: LeaseServer, mode: str | int
+) -> None:
+    async with contender("a") as first:
+        await until(first.elected.is_set)
+        server.mode = mode
+        with pytest.raises(LeaseLostError, match=r"it could not be renewed for 1\.33 s") as caught:
+            await asyncio.wait_for(first.run, 5)
+        assert caught.value.exit_code is ExitCode.LOST_RACE
+        assert first.failures() >= 1
+
+
+async def test_a_leader_steps_down_by_itself_when_the_api_server_dies(server: LeaseServer) -> None:
+    async with contender("a") as first:
+        await until(first.elected.is_set)
+        await asyncio.to_thread(server.die)
+        with pytest.raises(LeaseLostError, match="it could not be renewed"):
+            await asyncio.wait_for(first.run, 5)
+
+
+async def test_a_leader_has_stepped_down_before_the_next_begins_while_its_renewals_hang(server: LeaseServer) -> None:
+    async with contender("a") as first, contender("b") as second:
+        await until(lambda: first.elected.is_set() or second.elected.is_set())
+        leader, standby = (first, second) if first.elected.is_set() else (second, first)
+        server.mode = "hang"
+        await asyncio.wait([leader.run], timeout=5)
+        assert leader.run.done()
+        assert not standby.elected.is_set()
+        assert isinstance(leader.run.exception(), LeaseLostError)
+
+
+async def test_a_standby_survives_every_failure_and_leads_when_the_api_server_is_back(server: LeaseServer) -> None:
+    async with contender("a") as one:
+        for mode in (500, "nonsense", 401):
+            server.mode = mode
+            seen = one.failures()
+            await until(lambda seen=seen: one.failures() > seen)  # type: ignore[misc]
+        assert not one.elected.is_set()
+        server.mode = "ok"
+        await until(one.elected.is_set)
+
+
+async def test_a_write_whose_answer_is_lost_is_taken_up_again(server: LeaseServer) -> None:
+    server.lost_answers = 1
+    async with contender("a") as one:
+        await until(one.elected.is_set)
+        assert one.failures() == 1
+        assert server.holder() == "a"
+
+
+async def test_a_leader_that_somebody_else_overwrote_steps_down(server: LeaseServer) -> None:
+    async with contender("a") as first:
+        await until(first.elected.is_set)
+        with server._lock:
+            lease = server.leases["fleet", "t"]
+            server._store(("fleet", "t"), {**lease, "spec": {**lease["spec"], "holderIdentity": "kubectl"}})
+        with pytest.raises(LeaseLostError, match="kubectl holds it"):
+            await asyncio.wait_for(first.run, 5)
+
+
+async def test_a_slow_api_server_costs_no_leader_its_place(server: LeaseServer) -> None:
+    server.delay_s = 0.2
+    async with contender("a") as one:
+        await until(one.elected.is_set)
+        await until(lambda: len(server.history) >= 5)
+        assert not one.run.done()
+
+
+def test_without_a_cluster_the_setting_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "nothing"))
+    with pytest.raises(ConfigError, match="HEADWATER_LEASE_NAME is set, but there is no Kubernetes cluster to ask"):
+        KubernetesLease("t")
