@@ -1,4 +1,4 @@
-"""Write broker_topics/local/jars.lock: which jars the local broker needs, each with its SHA-256.
+"""Write jars.lock and metrics.lock of broker_topics/local: which jars the local broker needs, each with its SHA-256.
 
 Run rarely, by whoever moves to another Kafka: `python scripts/lock_jars.py`. Maven (`mvn`) decides the versions,
 because its mediation is the one that Kafka was released with; the broker itself needs no Maven.
@@ -8,28 +8,35 @@ import hashlib
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 KAFKA = "4.4.0"
 LOG4J = "2.25.1"
-LOCK = Path(__file__).parent.parent / "broker_topics" / "local" / "jars.lock"
-WANTED = (
+AGENT = "1.0.1"
+FOLDER = Path(__file__).parent.parent / "broker_topics" / "local"
+KAFKA_JARS = (
     ("org.apache.kafka", "kafka_2.13", KAFKA),
     ("org.apache.logging.log4j", "log4j-slf4j-impl", LOG4J),
     ("org.apache.logging.log4j", "log4j-api", LOG4J),
     ("org.apache.logging.log4j", "log4j-core", LOG4J),
 )
-HEAD = f"""\
+AGENT_JARS = (("io.prometheus.jmx", "jmx_prometheus_javaagent", AGENT),)
+KAFKA_HEAD = f"""\
 # The jars of the local broker: Apache Kafka {KAFKA} with its dependencies and log4j {LOG4J}.
+# group:artifact:version sha256; written by scripts/lock_jars.py.
+"""
+AGENT_HEAD = """\
+# The Java agent that shows a broker's own metrics to Prometheus; fetched only where `--metrics-port` asks for it.
 # group:artifact:version sha256; written by scripts/lock_jars.py.
 """
 
 
-def pom() -> str:
-    """A project that depends on Kafka and a logger for its slf4j 1.7 (the slf4j2 binding is the wrong one)."""
+def pom(wanted: Sequence[tuple[str, str, str]]) -> str:
+    """A project that depends on what is wanted (of Kafka's loggers the one for its slf4j 1.7, not slf4j2's)."""
     rows = "".join(
         f"<dependency><groupId>{group}</groupId><artifactId>{artifact}</artifactId><version>{version}</version></dependency>"
-        for group, artifact, version in WANTED
+        for group, artifact, version in wanted
     )
     return (
         '<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>'
@@ -38,9 +45,9 @@ def pom() -> str:
     )
 
 
-def resolve(folder: Path) -> list[str]:
+def resolve(folder: Path, wanted: Sequence[tuple[str, str, str]]) -> list[str]:
     """Lock lines of everything that Maven puts on the runtime class path, sorted."""
-    (folder / "pom.xml").write_text(pom())
+    (folder / "pom.xml").write_text(pom(wanted))
     goal = ["dependency:list", "dependency:copy-dependencies"]
     options = [
         "-DincludeScope=runtime",
@@ -61,11 +68,12 @@ def resolve(folder: Path) -> list[str]:
 
 
 def main() -> None:
-    """Resolve with Maven, write the lock file."""
-    with tempfile.TemporaryDirectory() as folder:
-        lines = resolve(Path(folder))
-    LOCK.write_text(HEAD + "\n".join(lines) + "\n")
-    print(f"{LOCK}: {len(lines)} jars")
+    """Resolve with Maven, write the lock files."""
+    for name, head, wanted in (("jars.lock", KAFKA_HEAD, KAFKA_JARS), ("metrics.lock", AGENT_HEAD, AGENT_JARS)):
+        with tempfile.TemporaryDirectory() as folder:
+            lines = resolve(Path(folder), wanted)
+        (FOLDER / name).write_text(head + "\n".join(lines) + "\n")
+        print(f"{FOLDER / name}: {len(lines)} jars")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,9 @@
 """A whole local Kafka, one node or three: started, awaited, hurt on purpose and stopped."""
 
 import asyncio
-import json
 import os
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,11 +11,13 @@ from typing import Self
 from filelock import FileLock, Timeout
 
 from broker_topics.errors import BusError, ConfigError
+from broker_topics.local.agent import MetricsAgent, ensure_agent
 from broker_topics.local.jars import Progress, ensure_jars
 from broker_topics.local.java import find_java
 from broker_topics.local.listeners import SecuredListener
-from broker_topics.local.plan import Plan, free_ports, port_is_free, write_whole
+from broker_topics.local.plan import Plan, free_ports, port_is_free
 from broker_topics.local.ready import wait_listed
+from broker_topics.local.running import LOCK_FILE, RUNNING_FILE, Running, note_running
 from broker_topics.local.server import NodeSettings, Server
 
 READY_S = 90.0
@@ -26,19 +26,6 @@ READY_S = 90.0
 _LEFTOVER_S = 30.0
 _LOCK_S = 1.0
 _POLL_S = 0.1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Running:
-    """What `broker.json` says of a cluster that runs: who supervises it and where it answers.
-
-    `bootstrap` is empty and `node_pids` too while it starts.
-    """
-
-    pid: int
-    bootstrap: str
-    nodes: int
-    node_pids: tuple[int, ...]
 
 
 class LocalCluster:
@@ -54,6 +41,7 @@ class LocalCluster:
         data: Path,
         nodes: int = 1,
         port: int | None = None,
+        metrics_port: int | None = None,
         java: Path | None = None,
         listeners: Sequence[SecuredListener] = (),
         scram_users: Mapping[str, str] | None = None,
@@ -65,6 +53,7 @@ class LocalCluster:
         Args:    data: folder of everything the cluster keeps; the same folder again is the same cluster.
                  nodes: 1 or 3.
                  port: client port of the first node, the next nodes follow; free ones if None.
+                 metrics_port: where the first node shows its own metrics, the next nodes follow; none if None.
                  java: Java program or home; see `find_java`.
                  listeners: further, secured ways in.
                  scram_users: name → password, taken in when the data are new.
@@ -74,12 +63,13 @@ class LocalCluster:
         if nodes not in (1, 3):
             raise ConfigError(f"a local cluster has 1 or 3 nodes, not {nodes}")
         self._data = data.absolute()
-        self._nodes, self._port, self._java, self._progress = nodes, port, java, progress
+        self._nodes, self._port, self._metrics_port = nodes, port, metrics_port
+        self._java, self._progress = java, progress
         self._listeners, self._properties = tuple(listeners), dict(properties or {})
         self._scram_users = dict(scram_users or {})
         self._servers: dict[int, Server] = {}
         self._wanted: set[int] = set()
-        self._lock = FileLock(self._data / "broker.lock", timeout=_LOCK_S, thread_local=False)
+        self._lock = FileLock(self._data / LOCK_FILE, timeout=_LOCK_S, thread_local=False)
 
     async def __aenter__(self) -> Self:
         """Start and wait until ready."""
@@ -111,6 +101,12 @@ class LocalCluster:
         """Each node's log."""
         return tuple(server.log_file for server in self._servers.values())
 
+    @property
+    def metrics_addresses(self) -> tuple[str, ...]:
+        """Where Prometheus finds each node's own metrics; empty unless a metrics port was asked for."""
+        agents = [server.settings.agent for server in self._servers.values()]
+        return tuple(f"http://127.0.0.1:{agent.port}/metrics" for agent in agents if agent is not None)
+
     async def start(self) -> None:
         """Fetch what is missing, format what is new, start every node and wait until each lists all.
 
@@ -141,7 +137,7 @@ class LocalCluster:
         try:
             await asyncio.shield(asyncio.gather(*stops))
         finally:
-            (self._data / "broker.json").unlink(missing_ok=True)
+            (self._data / RUNNING_FILE).unlink(missing_ok=True)
             self._lock.release(force=True)
 
     async def wait_ready(self) -> None:
@@ -221,6 +217,8 @@ class LocalCluster:
         await self._wait_for_leftovers(folders)
         ports = self._client_ports(plan)
         taken = [*ports, *plan.controller_ports]
+        agents = await asyncio.to_thread(self._agents)
+        taken += [agent.port for agent in agents]
         self._check_ports(taken)
         others = iter(free_ports(self._nodes * len(self._listeners), besides=taken))
         for node, (folder, port) in enumerate(zip(folders, ports, strict=True), start=1):
@@ -231,6 +229,7 @@ class LocalCluster:
                 ports={"PLAINTEXT": port} | {listener.name: next(others) for listener in self._listeners},
                 listeners=self._listeners,
                 properties=self._properties,
+                agent=agents[node - 1] if agents else None,
             )
             self._servers[node] = Server(settings, java=java, jars=jars)
 
@@ -239,12 +238,19 @@ class LocalCluster:
             return free_ports(self._nodes, besides=plan.controller_ports)
         return [self._port + number for number in range(self._nodes)]
 
+    def _agents(self) -> list[MetricsAgent]:
+        """One for each node, where its metrics are wanted."""
+        if self._metrics_port is None:
+            return []
+        jar = ensure_agent(self._progress)
+        return [MetricsAgent(jar, self._metrics_port + number) for number in range(self._nodes)]
+
     def _check_ports(self, ports: Sequence[int]) -> None:
         for port in ports:
             if not port_is_free(port):
                 raise ConfigError(
                     f"port {port} is in use on this machine: end the program that listens there "
-                    f"(`lsof -i :{port}` names it), or choose another with --port"
+                    f"(`lsof -i :{port}` names it), or choose another with --port or --metrics-port"
                 )
 
     async def _wait_for_leftovers(self, folders: Sequence[Path]) -> None:
@@ -267,22 +273,4 @@ class LocalCluster:
 
     def _write_running(self, *, bootstrap: str) -> None:
         pids = tuple(self.pids.values())
-        running = Running(pid=os.getpid(), bootstrap=bootstrap, nodes=self._nodes, node_pids=pids)
-        write_whole(self._data / "broker.json", json.dumps(asdict(running)))
-
-
-def find_running(data: Path) -> Running | None:
-    """The cluster that runs on `data`; None when there is none, also where a killed one left its file."""
-    path = data / "broker.json"
-    if not path.exists():
-        return None
-    try:
-        with FileLock(data / "broker.lock", blocking=False):
-            return None
-    except Timeout:
-        pass
-    try:
-        kept = json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
-    return Running(**kept | {"node_pids": tuple(kept["node_pids"])})
+        note_running(self._data, Running(pid=os.getpid(), bootstrap=bootstrap, nodes=self._nodes, node_pids=pids))

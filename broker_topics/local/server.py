@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from broker_topics.errors import BusError, ConfigError
+from broker_topics.local.agent import MetricsAgent
 from broker_topics.local.listeners import SecuredListener
 from broker_topics.local.plan import Plan, write_whole
 from broker_topics.local.process import Process
@@ -44,6 +45,7 @@ class NodeSettings:
     ports: Mapping[str, int]
     listeners: Sequence[SecuredListener] = ()
     properties: Mapping[str, str] = field(default_factory=dict)
+    agent: MetricsAgent | None = None
 
     def to_properties(self) -> dict[str, str]:
         """The settings file as pairs; what `properties` says wins."""
@@ -108,6 +110,7 @@ class Server:
         ]
         log4j = f"-Dlog4j2.configurationFile={self._folder / 'log4j2.properties'}"
         self._java = [str(java), *options, log4j, "-cp", f"{jars}/*"]
+        self._agent = [settings.agent.java_option] if settings.agent else []
 
     @property
     def log_file(self) -> Path:
@@ -127,7 +130,7 @@ class Server:
         write_whole(self._folder / "server.properties", "\n".join(lines) + "\n")
         if not (self._folder / "formatted").exists():
             await self._format(scram_users)
-        self.process = self._launch(["kafka.Kafka", self._folder / "server.properties"])
+        self.process = self._launch(["kafka.Kafka", self._folder / "server.properties"], self._agent)
 
     async def _format(self, scram_users: Mapping[str, str]) -> None:
         """Kafka's own format; a folder whose format was cut short is empty of records and made anew."""
@@ -148,10 +151,12 @@ class Server:
             raise ConfigError(f"Kafka could not format {self._folder} (status {status}): {self.last_words()}")
         (self._folder / "formatted").touch()
 
-    def _launch(self, command: Sequence[str | Path]) -> Process:
+    def _launch(self, command: Sequence[str | Path], options: Sequence[str] = ()) -> Process:
         """Start a JVM under its watchdog; takes 50 ms and no await, so that no cancellation comes between."""
         process = Process(
-            [*self._java, *command], lock=self._folder / "watchdog.lock", output=self._folder / "console.log"
+            [self._java[0], *options, *self._java[1:], *command],
+            lock=self._folder / "watchdog.lock",
+            output=self._folder / "console.log",
         )
         if process.pid is None:
             raise BusError(

@@ -13,8 +13,9 @@ import typer
 from platformdirs import user_data_path
 
 from broker_topics.errors import BusError, ConfigError
-from broker_topics.local.cluster import LocalCluster, Running, find_running
+from broker_topics.local.cluster import LocalCluster
 from broker_topics.local.ready import listed_brokers
+from broker_topics.local.running import Running, find_running
 
 DOWN_DEADLINE_S = 60.0
 
@@ -30,13 +31,18 @@ def up(
     nodes: Annotated[int, typer.Option(help="1, or 3 to see what happens when one dies.")] = 1,
     data: Data = None,
     port: Annotated[int, typer.Option(help="Client port of the first node; the next nodes follow.")] = 9092,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Show the first node's own metrics to Prometheus here; the next nodes follow.")
+    ] = None,
     java: Annotated[Path | None, typer.Option(help="Java (17 or newer) to use instead of the wheel's own.")] = None,
 ) -> None:
     """Start Kafka and stay until Ctrl-C, SIGTERM or `headwater broker down`; the first start fetches 45 MB of jars."""
-    if not 1 <= port <= 65535 - 2:
-        raise ConfigError(f"--port {port}: choose one between 1 and 65533, for example 9092")
+    for option, number, example in (("--port", port, 9092), ("--metrics-port", metrics_port, 9404)):
+        if number is not None and not 1 <= number <= 65535 - 2:
+            raise ConfigError(f"{option} {number}: choose one between 1 and 65533, for example {example}")
     folder = _folder(data)
-    asyncio.run(_up(LocalCluster(data=folder, nodes=nodes, port=port, java=java, progress=_say), folder))
+    cluster = LocalCluster(data=folder, nodes=nodes, port=port, metrics_port=metrics_port, java=java, progress=_say)
+    asyncio.run(_up(cluster, folder))
 
 
 @app.command()
@@ -112,6 +118,8 @@ async def _serve(cluster: LocalCluster, folder: Path) -> None:
         typer.echo(f"  data  {folder}")
         for node, path in enumerate(cluster.log_files, start=1):
             typer.echo(f"  log   {path}  (node {node}, pid {cluster.pids.get(node)})")
+        for node, address in enumerate(cluster.metrics_addresses, start=1):
+            typer.echo(f"  metrics  {address}  (node {node})")
         typer.echo("Ctrl-C or `headwater broker down` stops it.")
         sys.stdout.flush()
         await cluster.wait_ended()

@@ -16,9 +16,10 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from broker_topics.errors import BusError, ConfigError
-from broker_topics.local.cluster import LocalCluster, Running, find_running
+from broker_topics.local.cluster import LocalCluster
 from broker_topics.local.plan import free_ports
 from broker_topics.local.ready import listed_brokers
+from broker_topics.local.running import Running, find_running
 
 HEADWATER = [sys.executable, "-m", "headwater"]
 
