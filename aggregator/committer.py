@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from aggregator.core import Admission, Draft
 from aggregator.inputs import check_partitions, end_vector
 from aggregator.keyframe import keyframe_parts
+from aggregator.log_lag import LogLag
 from aggregator.observer import Observer
 from aggregator.state import FoldState
 from aggregator.sweep import KEEP_MS, Sweeper
@@ -64,12 +65,14 @@ class Committer:
     keyframes: Sequence[Official]
     metrics: Metrics
     observer: Observer
+    log_lag: LogLag
     retention_ms: float = math.inf
     now_s: Callable[[], float] = time.time
     since_keyframe: int = 0
     oldest_ms: float = math.inf
     keep_ms: int = KEEP_MS
     lag: int = 0
+    _lost_races: int = 0
     _queue: "asyncio.Queue[Pending]" = field(default_factory=asyncio.Queue)
     _published: "asyncio.Queue[tuple[Pending, tuple[PartRef, ...]]]" = field(default_factory=asyncio.Queue)
     _places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_UNDER_WAY))
@@ -78,6 +81,8 @@ class Committer:
 
     def __post_init__(self) -> None:
         self._still.set()
+        self._lost_races = self.writer.lost_races
+        self.metrics.retention_seconds.set(self.retention_ms / 1000)
         self._sweeper = Sweeper(self.bus, self.task, self.writer.models, list(self.keyframes), self.keep_ms)
 
     async def room(self) -> None:
@@ -120,10 +125,12 @@ class Committer:
         height = self.writer.next_height
         while True:
             pending = await self._queue.get()
+            failed = None
             if pending.keyframe is not None:
                 self.metrics.keyframe_attempts_total.inc()
+                failed = self.metrics.keyframe_failures_total.inc
             with stage(self.metrics, "publish"):
-                parts = await self.writer.publish(height, pending.draft.delta, pending.keyframe)
+                parts = await self.writer.publish(height, pending.draft.delta, pending.keyframe, failed)
             if pending.keyframe is not None:
                 self._still.set()
             height += 1
@@ -140,15 +147,31 @@ class Committer:
                 self.lag = sum(waiting[:-1])
                 for partition, count in enumerate(waiting[:-1]):
                     self.metrics.consumer_lag_records.labels(partition=partition).set(count)
-                age_ms = max(0.0, self.now_s() * 1000 - self.oldest_ms)
-                self.metrics.retention_headroom_seconds.set((self.retention_ms - age_ms) / 1000)
+                self._show_ages(self.log_lag.oldest_ms(vector))
             except BusError as error:
                 log.warning("broker_unreachable", reason=str(error))
             await asyncio.sleep(_LAG_S)
 
+    def _show_ages(self, waiting_ms: float) -> None:
+        """How long the oldest update waits, and how soon retention would take one that replay or the fold still needs.
+
+        Args:    waiting_ms: when the log took in the oldest update that no official record has consumed.
+        """
+        now_ms = self.now_s() * 1000
+        self.metrics.consumer_lag_seconds.set(max(0.0, now_ms - waiting_ms) / 1000)
+        age_ms = max(0.0, now_ms - min(waiting_ms, self.oldest_ms))
+        self.metrics.retention_headroom_seconds.set((self.retention_ms - age_ms) / 1000)
+
+    def _count_lost_races(self) -> None:
+        """Whoever lost ends soon after: who won is the one that can be asked."""
+        seen = self.writer.lost_races
+        self.metrics.chain_lost_races_total.inc(seen - self._lost_races)
+        self._lost_races = seen
+
     async def _watch(self) -> None:
         try:
             await self.writer.watch()
+            self._count_lost_races()
         except BusError as error:
             log.warning("broker_unreachable", reason=str(error))
 
@@ -157,6 +180,9 @@ class Committer:
         with stage(self.metrics, "commit"):
             official = await self._append(pending, parts)
         self._places.release()
+        self._count_lost_races()
+        if pending.draft.delta is not None:
+            self.metrics.server_step_norm.observe(pending.draft.norm)
         await self.observer.official(official, pending.admitted)
         await self._after(pending, official)
 
@@ -193,9 +219,11 @@ class Committer:
             client_id=admission.client_id,
             crc=admission.decision.crc,
         )
+        data = reject.to_bytes()
         try:
             partition = await self.bus.partition_for(topic, key)
             with passing(Io.REJECT):
-                await self.bus.send(topic, key=key, value=reject.to_bytes(), partition=partition)
+                await self.bus.send(topic, key=key, value=data, partition=partition)
+            self.metrics.bytes_published_total.labels(kind="reject").inc(len(data))
         except BusError as error:
             log.warning("reject_write_failed", reason=str(error))

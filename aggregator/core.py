@@ -221,8 +221,11 @@ class Fold:
         self.state.paused = command == PAUSE
         return Decision(crc)
 
-    def _advance(self, max_staleness: int | None) -> bytes:
-        """One server step; the Delta frame that it publishes. The buffer's total serves as scratch space for x − x̂."""
+    def _advance(self, max_staleness: int | None) -> tuple[bytes, float]:
+        """One server step: the Delta frame that it publishes, and its norm.
+
+        The buffer's total serves as scratch space for x − x̂.
+        """
         state, model = self.state, self.state.model
         divisor = max(self._rule.buffer_size, self.pending)
         self._optimizer.update(state.x, self._total, state.velocity, divisor=divisor)
@@ -232,19 +235,21 @@ class Fold:
         except WireError as error:
             raise InvariantError("the model left the range of float32; lower server_learning_rate") from error
         base_hash = state.bases[model.version]
-        model.advance(decode(encoded), inputs=self.pending, horizon=state.settings.served_horizon)
+        decoded = decode(encoded)
+        model.advance(decoded, inputs=self.pending, horizon=state.settings.served_horizon)
         self._hashes = self._hash()
         if max_staleness is None:
             max_staleness = state.chosen_staleness(self._rule.buffer_size)
         state.turn(base_hash=self._hashes[1][: len(base_hash)], max_staleness=max_staleness)
         self._total.fill(0.0)
         layout, version = state.layout.fingerprint, model.version
-        return Delta(task=self.task, layout=layout, version=version, base_hash=base_hash, encoded=encoded).to_bytes()
+        delta = Delta(task=self.task, layout=layout, version=version, base_hash=base_hash, encoded=encoded)
+        return delta.to_bytes(), decoded.norm
 
     def _hash(self) -> tuple[bytes, bytes, bytes]:
         return self.state.state_hash(), self.state.model.hidden_hash(), self.state.model.served_hash()
 
-    def _close(self, cause: Cause, steps: tuple[Step, ...], delta: bytes | None) -> Draft:
+    def _close(self, cause: Cause, steps: tuple[Step, ...], moved: tuple[bytes, float] | None) -> Draft:
         state_hash, hidden_hash, served_hash = self._hashes
         body = Body(
             version=self.state.model.version,
@@ -260,7 +265,7 @@ class Fold:
             served_hash=served_hash,
         )
         self._consumed, self.pending = Consumed(), 0
-        return Draft(body, delta)
+        return Draft(body, *(moved or (None, 0.0)))
 
     def _expect(self, partition: int, offset: int) -> None:
         vector = self.state.vector

@@ -5,6 +5,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from aggregator.log_lag import LogLag
 from broker_topics.backpressure import ByteBudget
 from broker_topics.bus import Bus, BusRecord, LogReader, OffsetGoneError
 from broker_topics.crash_points import Io, passing
@@ -37,6 +38,7 @@ class Intake:
     task: str
     vector: Sequence[int]
     metrics: Metrics
+    lag: LogLag
     updates: "asyncio.Queue[list[BusRecord]]" = field(default_factory=asyncio.Queue)
     control: "asyncio.Queue[list[BusRecord]]" = field(default_factory=lambda: asyncio.Queue(maxsize=2))
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
@@ -72,6 +74,7 @@ class Intake:
             await reader.close()
 
     async def _update(self, batch: list[BusRecord]) -> None:
+        self.lag.arrived(batch)
         await self._budget.acquire(_bytes_of(batch))
         self.updates.put_nowait(batch)
 

@@ -49,6 +49,10 @@ class Ledger:
         """The entry of a device; None if it was never heard, or not for long."""
         return self._entries.get(client_id)
 
+    def entries(self) -> list[Entry]:
+        """Every entry as it is now, least recently heard first; may be called from another thread."""
+        return list(self._entries.values())
+
     def judge(self, *, client_id: str, incarnation: int, sequence: int, crc: int) -> Decision | None:
         """Refuse what was judged before or is out of order; None lets it pass.
 

@@ -40,10 +40,12 @@ class Draft:
     """What a chain record will say of the inputs since the last one, and the Delta frame of its step, if it has one.
 
     body: complete but for what the writer adds: parts, keyframe and note.
+    norm: L2 norm of what the delta adds to the devices' model.
     """
 
     body: Body
     delta: bytes | None
+    norm: float = 0.0
 
 
 @dataclass(slots=True)

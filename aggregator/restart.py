@@ -28,8 +28,8 @@ class Restored:
     """A fold at the chain's end, and the reader that stands there.
 
     replayed: records since the keyframe; steps: server steps in them. oldest_ms: when the log took in the oldest input
-    of theirs, infinite if there is none. repair: what an operator accepted to be without, in words; the next record
-    must then be a keyframe that says so.
+    of theirs, infinite if there is none. published_ms: when it took in the newest version's record. repair: what an
+    operator accepted to be without, in words; the next record must then be a keyframe that says so.
     """
 
     fold: Fold
@@ -38,6 +38,7 @@ class Restored:
     replayed: int
     steps: int
     oldest_ms: float
+    published_ms: int
     repair: str = ""
 
 
@@ -71,6 +72,7 @@ async def restore(bus: Bus, task: str, *, accept: Accept | None = None, progress
         replayed=len(rest),
         steps=sum(len(record.body.steps) for record in rest),
         oldest_ms=replayer.oldest_ms,
+        published_ms=max(known.timestamp_ms for known in records if known.record.body.steps or known is records[0]),
         repair="; ".join(missing)[:_NOTE_CHARACTERS],
     )
 

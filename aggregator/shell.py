@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aggregator.committer import Committer
+from aggregator.fetch_probe import FetchProbe
 from aggregator.intake import Intake
 from aggregator.keyframe import load_keyframe
 from aggregator.lease import Election, at_once
+from aggregator.log_lag import LogLag
 from aggregator.observer import Observer
 from aggregator.recovery import Accept
 from aggregator.restart import Restored, restore
@@ -77,8 +79,8 @@ class Aggregator:
         self.metrics.replay_versions_total.inc(restored.replayed)
         log.info("restored", task=self.task, version=restored.fold.state.model.version, replayed=restored.replayed)
         writer = ChainWriter(self.bus, self.task, restored.commits, identity=self.identity)
-        self.observer = observer = Observer(self.metrics, restored.fold.state, self.straggler_places, self.now_s)
-        observer.restored(writer.last)
+        self.observer = observer = self._observer(restored, writer)
+        log_lag = LogLag(partitions=len(restored.fold.state.vector) - 1)
         retention_ms = await self._retention_ms()
         committer = Committer(
             self.bus,
@@ -87,14 +89,16 @@ class Aggregator:
             restored.keyframes,
             self.metrics,
             observer,
+            log_lag,
             retention_ms=retention_ms,
             now_s=self.now_s,
             since_keyframe=restored.steps,
             oldest_ms=restored.oldest_ms,
             keep_ms=int(self.keep_parts_s * 1000),
         )
-        intake = Intake(self.bus, self.task, tuple(restored.fold.state.vector), self.metrics)
-        telemetry = TelemetryExporter(self.bus, self.task, self.metrics)
+        intake = Intake(self.bus, self.task, tuple(restored.fold.state.vector), self.metrics, log_lag)
+        telemetry = TelemetryExporter(self.bus, self.task, self.metrics, observer.audience.cohort_stated)
+        probe = FetchProbe(self.bus, self.task, self.metrics, lambda: writer.last)
         serving = Serving(restored.fold, intake, committer, self.metrics, older=self._older, repair=restored.repair)
         self.metrics.leader.set(1)
         self.readiness.ready()
@@ -106,12 +110,22 @@ class Aggregator:
                 committer.run(),
                 committer.watch_log(),
                 telemetry.run(),
+                probe.run(),
                 observer.run(),
             ]
             await _until(self.stop, duties)
         finally:
             self.metrics.leader.set(0)
             await restored.commits.close()
+
+    def _observer(self, restored: Restored, writer: ChainWriter) -> Observer:
+        observer = Observer(self.metrics, restored.fold.state, self.straggler_places, self.now_s)
+        observer.restored(
+            writer.last,
+            published_s=restored.published_ms / 1000,
+            keyframe_s=restored.keyframes[-1].timestamp_ms / 1000,
+        )
+        return observer
 
     async def _restored(self) -> Restored:
         """The fold at the chain's end; waits as long as it may for a broker that is away."""

@@ -23,11 +23,15 @@ log = get_logger("aggregator")
 
 @dataclass(slots=True)
 class TelemetryExporter:
-    """Reads the telemetry topic from its end on, for as long as it runs."""
+    """Reads the telemetry topic from its end on, for as long as it runs.
+
+    cohort_stated: told the client id and cohort of every report that states one.
+    """
 
     bus: Bus
     task: str
     metrics: Metrics
+    cohort_stated: Callable[[str, str], None] = lambda client_id, cohort: None
 
     async def run(self) -> None:
         """Read for ever; a broker that is away for a while only costs telemetry."""
@@ -62,6 +66,9 @@ class TelemetryExporter:
         if report.client_id == EVALUATOR:
             self._evaluation(report)
             return
+        cohort = report.values.get("cohort")
+        if isinstance(cohort, str):
+            self.cohort_stated(report.client_id, cohort)
         for name, export in self._exports().items():
             value = _number(report.values.get(name))
             if value is not None:

@@ -57,23 +57,33 @@ class ChainWriter:
         last = self._commits.chain.last
         return last.height + 1 if last else 0
 
-    async def publish(self, height: int, delta: bytes | None, keyframe: Parts | None) -> tuple[PartRef, ...]:
+    @property
+    def lost_races(self) -> int:
+        """Records seen in the log, whosoever they were, whose place in the chain another one had taken."""
+        return self._commits.lost_races
+
+    async def publish(
+        self, height: int, delta: bytes | None, keyframe: Parts | None, failed: Callable[[], None] | None = None
+    ) -> tuple[PartRef, ...]:
         """Put a step's delta and a keyframe, where there are any, where the record can point to them.
 
-        A broker that is away is waited for; parts that were sent twice share a key and cost only bytes.
+        A broker that is away is waited for; parts that were sent twice share a key and cost only bytes. `failed` is
+        told of every try that did not work.
         """
         refs: tuple[PartRef, ...] = ()
         if delta is not None:
-            refs = await self._patiently(height, partial(cut, DELTA, delta))
+            refs = await self._patiently(height, partial(cut, DELTA, delta), failed)
         if keyframe is not None:
-            refs += await self._patiently(height, keyframe)
+            refs += await self._patiently(height, keyframe, failed)
         return refs
 
-    async def _patiently(self, height: int, parts: Parts) -> tuple[PartRef, ...]:
+    async def _patiently(self, height: int, parts: Parts, failed: Callable[[], None] | None) -> tuple[PartRef, ...]:
         for attempt in itertools.count():
             try:
                 return await self.models.publish(height, parts())
             except BusError as error:
+                if failed is not None:
+                    failed()
                 log.warning("broker_unreachable", reason=str(error))
                 await _back_off(attempt)
         raise AssertionError("counting never ends")

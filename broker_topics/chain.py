@@ -5,10 +5,14 @@ vector without a gap, and it holds at most one server step. The first valid reco
 ignored. Appending is thus a compare-and-set, and two writers at once can only waste work.
 """
 
+import hashlib
 from dataclasses import dataclass
 
 from broker_topics.errors import ConfigError, WireError
 from broker_topics.record import ENVELOPE, FORMAT, GENESIS_PARENT, Body, Cause, Decision, Record, RunKind, parse
+
+_REMEMBERED = 64
+"""Places in the chain whose winners are known by hash."""
 
 
 class UnknownFormatError(ConfigError):
@@ -33,6 +37,7 @@ class ChainReader:
     def __init__(self, last: Record | None = None, offset: int = -1) -> None:
         self.last = last
         self.last_offset = offset
+        self._newest: dict[int, bytes] = {last.height: last.hash} if last else {}
         self.missed = False
         """True once a height above last + 1 was seen: something was missed, read again after `last_offset`."""
 
@@ -55,7 +60,19 @@ class ChainReader:
         if not continues(self.last, record.body):
             return None
         self.last, self.last_offset, self.missed = record, offset, False
+        self._newest[height] = record.hash
+        self._newest.pop(height - _REMEMBERED, None)
         return record
+
+    def lost_race(self, data: bytes) -> bool:
+        """Whether a log record wanted a place in the chain that another record has; for operators, no rule reads it.
+
+        A copy of the official record, sent again in doubt, did not lose. Only the newest places are remembered.
+        """
+        if len(data) < ENVELOPE.size:
+            return False
+        winner = self._newest.get(ENVELOPE.unpack_from(data)[1])
+        return winner is not None and hashlib.sha256(data).digest() != winner
 
 
 def continues(last: Record | None, body: Body) -> bool:

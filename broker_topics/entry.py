@@ -41,6 +41,8 @@ class CommitsReader:
         self._bus, self._topic = bus, topic_name(task, Topic.COMMITS)
         self.chain = ChainReader(first.record, first.offset) if first else ChainReader()
         self._first = first
+        self.lost_races = 0
+        """Records seen whose place in the chain another one had taken."""
         self._adrift_at: bytes | None = None
         self._reader: LogReader = bus.reader(self._topic, {0: self.chain.last_offset + 1})
 
@@ -101,9 +103,12 @@ class CommitsReader:
         batch = await self._reader.fetch(max_records=200, timeout_s=timeout_s)
         official = []
         for record in batch:
-            link = self.chain.feed(record.offset, record.value or b"")
+            data = record.value or b""
+            link = self.chain.feed(record.offset, data)
             if link is not None:
                 official.append(Official(link, record.offset, record.timestamp_ms))
+            else:
+                self.lost_races += self.chain.lost_race(data)
         return official
 
     async def to_the_end(self) -> list[Official]:

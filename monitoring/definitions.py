@@ -73,6 +73,10 @@ class Family(Generic[M]):
         """Let a value have its series from now on."""
         self._children[value] = self._metric.labels(value)
 
+    def values(self) -> tuple[str, ...]:
+        """Every label value that has a series now."""
+        return tuple(self._children)
+
     def labels(self, **label: str | int) -> M:
         """The series of one value, as in `labels(code=RejectCode.STALE)`; InvariantError for an unlisted one."""
         try:

@@ -34,6 +34,7 @@ EVENTS: Mapping[str, str] = MappingProxyType(
         "record_official": "A record without a server step is in the chain.",
         "keyframe_official": "A keyframe is in the chain.",
         "keyframe_failed": "A keyframe could not be published; the next record tries again.",
+        "fetch_probe_failed": "What devices need to follow the newest version could not be fetched.",
         "command_decided": "A command of the control topic was obeyed or refused; `outcome` says which.",
         "parts_swept": "Parts that nobody needs any more were deleted from the models topic.",
         "update_refused": "An update was refused; `code` says why.",

@@ -53,8 +53,8 @@ class SpaceSaving:
         heapq.heappush(self._least, (inherited + weight, key))
 
     def top(self, k: int) -> list[Heavy]:
-        """The `k` heaviest keys, heaviest first, equal ones by key."""
-        chosen = heapq.nsmallest(k, self._kept.items(), key=lambda item: (-item[1][0], item[0]))
+        """The `k` heaviest keys, heaviest first, equal ones by key; may be called from another thread."""
+        chosen = heapq.nsmallest(k, list(self._kept.items()), key=lambda item: (-item[1][0], item[0]))
         return [Heavy(key=key, weight=weight, error=error) for key, (weight, error) in chosen]
 
     def __iter__(self) -> Iterator[Heavy]:
