@@ -17,6 +17,9 @@ TEMPLATED = ("Deployment", "StatefulSet", "DaemonSet", "Job")
 
 Resource = dict[str, Any]
 
+REFERENCE = "kubernetes fills in "
+"""Begins a variable's value that Kubernetes itself knows; what follows is where from."""
+
 
 def needed(tool: Path) -> Path:
     """The tool's path; skips the test with the way to get it where it is missing (in CI that counts as a failure)."""
@@ -63,7 +66,7 @@ def pod_templates(found: list[Resource]) -> Iterator[tuple[str, Resource]]:
 
 
 def environment(found: list[Resource], template: Resource) -> dict[str, str]:
-    """The variables that the container gets; what Kubernetes would fill in is the path it comes from."""
+    """The variables that the container gets; `REFERENCE` stands before what Kubernetes would fill in."""
     (container,) = template["spec"]["containers"]
     values: dict[str, str] = {}
     for source in container.get("envFrom", []):
@@ -74,7 +77,8 @@ def environment(found: list[Resource], template: Resource) -> dict[str, str]:
             reference = source["configMapKeyRef"]
             values[entry["name"]] = _config_map(found, reference["name"])[reference["key"]]
         elif source:
-            values[entry["name"]] = next(iter(next(iter(source.values())).values()))
+            (place,) = (path for kind in source.values() for path in kind.values())
+            values[entry["name"]] = REFERENCE + place
         else:
             values[entry["name"]] = entry["value"]
     return values

@@ -6,9 +6,6 @@ from pathlib import Path
 
 import pytest
 import trustme
-from aiokafka.client import AIOKafkaClient
-from aiokafka.protocol.api import Request, RequestStruct, Response
-from aiokafka.protocol.types import Array, Int8, Int16, Int32, Schema, String
 
 from broker_topics.bus import Position
 from broker_topics.errors import BusError, ConfigError, HeadwaterError
@@ -17,6 +14,7 @@ from broker_topics.local.cluster import LocalCluster
 from broker_topics.settings import ConnectionSettings
 from broker_topics.topics import Topic, topic_name, topic_specs
 from tests.contract.bus_contract import read
+from tests.kafka.acls import allow
 from tests.kafka.certificates import Authority, Identity
 
 
@@ -160,46 +158,6 @@ async def test_a_port_where_nothing_listens_is_worth_another_try() -> None:
     assert "127.0.0.1:9: nothing listens there" in str(error)
 
 
-class CreateAclsResponse(Response):
-    API_KEY = 30
-    API_VERSION = 1
-    SCHEMA = Schema(
-        ("throttle_time_ms", Int32), ("results", Array(("error_code", Int16), ("error_message", String("utf-8"))))
-    )
-
-
-class CreateAclsRequestV1(RequestStruct):
-    API_KEY = 30
-    API_VERSION = 1
-    RESPONSE_TYPE = CreateAclsResponse
-    SCHEMA = Schema(
-        (
-            "creations",
-            Array(
-                ("resource_type", Int8),
-                ("resource_name", String("utf-8")),
-                ("pattern_type", Int8),
-                ("principal", String("utf-8")),
-                ("host", String("utf-8")),
-                ("operation", Int8),
-                ("permission", Int8),
-            ),
-        )
-    )
-
-
-class AllowReading(Request[CreateAclsRequestV1]):
-    """A rule that lets one user read a topic; everyone else, and every other operation, is then shut out."""
-
-    API_KEY = 30
-
-    def __init__(self, topic: str, user: str) -> None:
-        self._rule = (2, topic, 3, f"User:{user}", "*", 3, 3)
-
-    def build(self, request_struct_class: type[CreateAclsRequestV1]) -> CreateAclsRequestV1:
-        return request_struct_class([self._rule])
-
-
 async def ask_until_refused(bus: KafkaBus, topic: str) -> None:
     while True:
         await bus.end_offsets(topic)
@@ -212,11 +170,7 @@ async def test_a_topic_that_the_broker_forbids_is_named_and_hurts_nobody_else(
     async with KafkaBus(ConnectionSettings(bootstrap=broker.bootstrap)) as operator:
         await operator.create(topic_specs(task_name, replication=1))
         await operator.send(commits, key=None, value=b"genesis")
-    admin = AIOKafkaClient(bootstrap_servers=broker.bootstrap)
-    await admin.bootstrap()
-    answer = await admin.send(admin.get_random_node(), AllowReading(commits, "watch"))
-    assert [code for code, _ in answer.results] == [0]
-    await admin.close()
+    await allow(broker.bootstrap, [("watch", commits, "Read")])
     stranger = ConnectionSettings(
         bootstrap=scram.bootstrap, tls_ca=scram.tls_ca, user="reader", password="another-password", timeout_s=8
     )
