@@ -22,6 +22,7 @@ COMMANDS = {
     "control": "Pause a task, resume it, or roll its model back.",
     "config": "Show the settings of a process as they are now.",
     "replay": "Derive a model again from the log and compare hashes.",
+    "verify": "Hold a task's log to every promise: nothing lost, nothing twice.",
     "export": "Write the served model to a file.",
 }
 """Every command with its line in the overview; each is the module of that name in headwater/commands."""

@@ -69,6 +69,9 @@ PURE = (
     "aggregator/state.py",
     "aggregator/server_optimizer.py",
     "aggregator/rules/*",
+    "aggregator/verify/evidence.py",
+    "aggregator/verify/links.py",
+    "aggregator/verify/verdict.py",
 )
 """Cores, codecs and rules: no clock, no sockets, no randomness of their own."""
 

@@ -1,8 +1,9 @@
-"""A task's log, read once, and the chain in it walked by rules written down here a second time."""
+"""A task's log, read once, for tests that ask more of it than the checker does."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from aggregator.verify.links import follows
 from broker_topics.bus import Bus, BusRecord
 from broker_topics.errors import WireError
 from broker_topics.layout import Vector
@@ -41,10 +42,6 @@ class History:
     def vector(self) -> tuple[int, ...]:
         """The next offset of every input partition, control last."""
         return self.chain[-1].body.vector
-
-    def broken(self, rule: str, what: str) -> None:
-        """Note a violation."""
-        self.violations.append(f"{rule}: {what}")
 
 
 async def read_history(bus: Bus, task: str) -> History:
@@ -89,28 +86,9 @@ def walk(commits: Iterable[BusRecord]) -> Iterator[tuple[int, Record]]:
             record = parse(found.value or b"")
         except WireError:
             continue
-        if _follows(last, record):
+        if follows(last, record):
             last = record
             yield found.offset, record
-
-
-def _follows(last: Record | None, record: Record) -> bool:
-    body = record.body
-    if last is None:
-        return record.height == 0 and record.parent == bytes(32) and not body.runs
-    expected = list(last.body.vector)
-    for run in body.runs:
-        if run.partition >= len(expected) or run.first != expected[run.partition] or run.count < 1:
-            return False
-        expected[run.partition] += run.count
-    data = sum(run.count for run in body.runs if run.kind is RunKind.DATA)
-    return (
-        record.height == last.height + 1
-        and record.parent == last.hash
-        and tuple(expected) == body.vector
-        and len(body.decisions) == data
-        and len(body.steps) <= 1
-    )
 
 
 def inputs_of(history: History, known: Mapping[int, bytes]) -> Iterator[Input]:

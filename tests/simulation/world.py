@@ -10,6 +10,7 @@ from random import Random
 import numpy as np
 
 from aggregator.genesis import create_task
+from aggregator.verify import Evidence, Seen
 from broker_topics.entry import CommitsReader
 from broker_topics.layout import Layout, Tensor
 from broker_topics.memory import MemoryBus
@@ -138,10 +139,11 @@ class World:
             await self._stop()
             chaos.compact_all()
             seen = [*chaos.witness.seen, *(place for watch in self.watches for place in watch.outbox.seen)]
+            sightings = tuple(Seen(reader="a reader", height=h, hash=digest.hex()) for h, digest in sorted(set(seen)))
             history = await check(
                 bus,
                 TASK,
-                seen=seen,
+                evidence=Evidence(seen=sightings),
                 known=self.made,
                 settled=not self.violations,
                 keyframes=0 if chaos.lost_parts else 2,

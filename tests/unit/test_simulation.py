@@ -4,16 +4,10 @@ import asyncio
 
 import pytest
 
-from broker_topics.memory import MemoryBus
-from broker_topics.memory_log import MemoryLog
-from broker_topics.topics import Topic, topic_name
-from tests.fleet import Device, make_task, running
 from tests.simulation.clock import run_virtually
-from tests.simulation.invariants import check
 from tests.simulation.plants import PLANTS, planted
 from tests.simulation.world import simulate
 
-TASK = "watch"
 SEEDS, CHUNK = 300, 30
 
 
@@ -57,42 +51,3 @@ def test_an_hour_passes_at_once():
         return asyncio.get_running_loop().time()
 
     assert run_virtually(hour()) == 3600
-
-
-@pytest.fixture
-async def lived():
-    """A log in which two updates were accepted and one waits."""
-    async with MemoryBus(MemoryLog()) as bus:
-        await make_task(bus, TASK, buffer_size=1)
-        device = await Device(bus, TASK, "a").enter()
-        async with running(bus, TASK):
-            for version in (1, 2):
-                await device.send(device.update(1.0).to_bytes())
-                await device.until_version(version)
-        await device.send(device.update(1.0).to_bytes())
-        yield bus
-
-
-async def test_the_rules_are_checked_from_the_log_alone(lived):
-    history = await check(lived, TASK, keyframes=1)
-    assert history.violations == []
-    assert [record.body.version for record in history.chain] == [0, 1, 2]
-    assert history.x.tolist() == [2.0] * 8
-
-
-async def test_an_acknowledged_update_that_is_never_settled_shows(lived):
-    history = await check(lived, TASK, settled=True)
-    assert [violation[:3] for violation in history.violations] == ["I4:"]
-
-
-async def test_an_input_that_became_another_shows(lived):
-    updates = lived.log.partitions(topic_name(TASK, Topic.UPDATES))
-    where = next(partition for partition in updates if partition.records)
-    where.spoil(0)
-    history = await check(lived, TASK)
-    assert {violation[:3] for violation in history.violations} == {"I3:", "I6:"}
-
-
-async def test_a_chain_that_a_reader_saw_and_that_is_not_there_shows(lived):
-    history = await check(lived, TASK, seen=[(1, bytes(32))])
-    assert history.violations == ["I2: a reader saw another record at height 1"]
