@@ -33,6 +33,9 @@ check: $(READY) ## Style, types, doctests and the rule of layers
 bench: $(READY) ## Measure speed and bytes against their bars; writes report/bench.json
 	$(PY) -m benchmarks $(ARGS)
 
+soak: $(READY) ## Hurt real fleets on a real Kafka: SECONDS=600 SEED=7 ONLY="crash-points"
+	@$(PY) -m tests.chaos --seconds $(or $(SECONDS),600) --seed $(or $(SEED),7) $(if $(ONLY),--only $(ONLY))
+
 lock: $(READY) ## Choose newer packages: write requirements/*.lock again
 	sh scripts/lock.sh $(VENV)/bin/uv
 

@@ -157,9 +157,9 @@ class Fleet:
         self.roles.append(Role(command, process, log))
         return self.roles[-1]
 
-    def aggregator(self, *arguments: str) -> Role:
+    def aggregator(self, *arguments: str, **environment: str) -> Role:
         """Start an aggregator on a free port."""
-        return self.start("aggregator", "--listen-port", "0", *arguments)
+        return self.start("aggregator", "--listen-port", "0", *arguments, environment=environment)
 
     def worker(self, *devices: str, **environment: str) -> Role:
         """Start one process of devices; a device's number, as in `w-3`, chooses its data."""

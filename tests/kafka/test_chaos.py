@@ -1,0 +1,35 @@
+"""A sample of what `make soak` does: the same scenarios, a few runs of each, chance from a fixed seed."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.crash_points import aggregators_die_at, create_dies_at, devices_die_at
+from tests.chaos.ground import Ground
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+@pytest.fixture
+async def ground(tmp_path: Path, bootstrap: str) -> AsyncIterator[Ground]:
+    async with Ground(folder=tmp_path, bootstrap=bootstrap, say=print) as ground:
+        yield ground
+
+
+async def test_a_task_is_made_also_where_its_first_maker_died_half_way(ground: Ground) -> None:
+    await create_dies_at(ground, "part:after")
+    assert (ground.runs, ground.violations) == (1, [])
+
+
+async def test_an_aggregator_may_die_between_any_two_effects(ground: Ground) -> None:
+    points = ["part:after", "append:before", "append:after", "read_back:after", "head:before", "read_inputs:after"]
+    await aggregators_die_at(ground, points)
+    assert (ground.runs, ground.violations) == (7, [])
+
+
+async def test_a_device_may_die_around_every_store_and_send(ground: Ground) -> None:
+    await devices_die_at(
+        ground, ["store_before_send:after", "produce:after", "store_offset:after", "store_settled:before"]
+    )
+    assert (ground.runs, ground.violations) == (5, [])
