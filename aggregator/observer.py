@@ -14,6 +14,7 @@ from broker_topics.errors import RejectCode
 from broker_topics.parts import DELTA
 from broker_topics.record import Record, RunKind
 from monitoring.metrics import Metrics
+from monitoring.page.history import History, Link
 
 _REFRESH_S = 5.0
 _REST = 50.0
@@ -30,6 +31,7 @@ class Observer:
     state: FoldState
     places: int = 1_000
     now_s: Callable[[], float] = time.time
+    history: History | None = None
     audience: Audience = field(init=False)
     _taken_over_at: int = 0
     _accounted: int = 0
@@ -50,6 +52,9 @@ class Observer:
         metrics.buffer_size_updates.set(server_rule(self.state.settings).buffer_size)
         self._show_state(record)
         self._taken_over_at = _passed(record)
+        if self.history is not None:
+            self.history.parameters = self.state.layout.size
+            self.history.official(_link(record, published_s))
 
     async def official(self, official: Official, admitted: Sequence[tuple[Admission, int]]) -> None:
         """Count one official record and the inputs that it decided on; (admission, appended at, log's clock in ms).
@@ -65,9 +70,14 @@ class Observer:
             await asyncio.sleep(0)
         gap = _passed(official.record) - self._taken_over_at - self._accounted
         self.metrics.reconcile_gap_updates.set(gap)
+        if self.history is not None:
+            self.history.official(_link(official.record, now_s))
 
     def _input(self, admission: Admission, appended_ms: int, now_s: float) -> None:
         self._accounted += 1
+        if self.history is not None:
+            staleness = None if admission.refused else admission.staleness
+            self.history.update(admission.client_id, staleness=staleness, at_s=now_s)
         if admission.refused:
             code = admission.decision.code or RejectCode.MALFORMED
             self.metrics.updates_processed_total.labels(outcome="refused").inc()
@@ -125,3 +135,20 @@ class Observer:
 def _passed(record: Record) -> int:
     """Offsets of the updates topic that the chain has passed up to a record."""
     return sum(record.body.vector[:-1])
+
+
+def _link(record: Record, at_s: float) -> Link:
+    body = record.body
+    accepted = sum(decision.accepted for decision in body.decisions)
+    return Link(
+        height=record.height,
+        version=body.version,
+        hash=record.hash.hex(),
+        parent=record.parent.hex(),
+        cause=body.cause,
+        accepted=accepted,
+        refused=len(body.decisions) - accepted,
+        keyframe=body.keyframe,
+        passed=_passed(record),
+        at_s=at_s,
+    )

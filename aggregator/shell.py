@@ -31,6 +31,7 @@ from broker_topics.topics import Topic, topic_name
 from monitoring.health import Readiness
 from monitoring.logs import get_logger
 from monitoring.metrics import Metrics
+from monitoring.page.history import History
 
 log = get_logger("aggregator")
 
@@ -54,6 +55,7 @@ class Aggregator:
     accept: Accept = field(default_factory=Accept)
     patience_s: float = 0.0
     observer: Observer | None = None
+    history: History | None = None
     election: Election = field(default_factory=at_once)
 
     def stragglers(self, k: int) -> list[dict[str, object]]:
@@ -119,7 +121,7 @@ class Aggregator:
             await restored.commits.close()
 
     def _observer(self, restored: Restored, writer: ChainWriter) -> Observer:
-        observer = Observer(self.metrics, restored.fold.state, self.straggler_places, self.now_s)
+        observer = Observer(self.metrics, restored.fold.state, self.straggler_places, self.now_s, self.history)
         observer.restored(
             writer.last,
             published_s=restored.published_ms / 1000,

@@ -3,8 +3,10 @@
 import asyncio
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
+from dataclasses import dataclass
 from typing import TypeVar
 
 from broker_topics import crash_points
@@ -19,6 +21,9 @@ from monitoring.health import HealthServer, Readiness, Stragglers
 from monitoring.logs import configure, get_logger
 from monitoring.loop_lag import EventLoopLag
 from monitoring.metrics import Metrics
+from monitoring.page.history import History
+from monitoring.page.page import FleetPage
+from monitoring.page.picture import Picture
 
 T = TypeVar("T")
 
@@ -90,12 +95,41 @@ def stop_on_signals() -> asyncio.Event:
     return stop
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What the fleet page of a task shows beside the metrics."""
+
+    task: str
+    history: History
+
+
 @asynccontextmanager
 async def observed(
-    metrics: Metrics, readiness: Readiness, *, settings: AggregatorSettings, stragglers: Stragglers = lambda k: ()
+    metrics: Metrics,
+    readiness: Readiness,
+    *,
+    settings: AggregatorSettings,
+    stragglers: Stragglers = lambda k: (),
+    shown: Shown | None = None,
 ) -> AsyncIterator[HealthServer]:
-    """Serve metrics and probes, and measure how long the event loop is blocked, while the block runs."""
-    async with EventLoopLag(metrics) as lag:
+    """Serve metrics and probes, and measure how long the event loop is blocked, while the block runs.
+
+    shown: serve the fleet page too, if the settings say so.
+    """
+    async with AsyncExitStack() as stack:
+        lag = await stack.enter_async_context(EventLoopLag(metrics))
+        page = None
+        if shown is not None and settings.fleet_page:
+            picture = Picture(
+                metrics.registry,
+                shown.history,
+                task=shown.task,
+                readiness=readiness,
+                heartbeat_age_s=lag.age_s,
+                started_s=time.time(),
+                hash_ids=settings.fleet_page_hash_ids,
+            )
+            page = stack.enter_context(closing(FleetPage(picture)))
         with HealthServer(
             metrics.registry,
             heartbeat_age_s=lag.age_s,
@@ -104,5 +138,6 @@ async def observed(
             host=settings.listen_host,
             port=settings.listen_port,
             stragglers=stragglers,
+            page=page,
         ) as server:
             yield server

@@ -45,6 +45,15 @@ class AggregatorSettings(Section):
         default="",
         description="Cohorts counted by name, with commas between; empty: the first 20 that devices state.",
     )
+    fleet_page: bool = Field(
+        default=False,
+        description="Serve the fleet page at / of the same port, to browsers on this machine alone, whatever "
+        "listen_host says.",
+    )
+    fleet_page_hash_ids: bool = Field(
+        default=False,
+        description="Show devices on the fleet page by a hash of their ids; its key is drawn at each start.",
+    )
 
 
 class LeaseSettings(Section):

@@ -4,6 +4,7 @@ It answers while the event loop is blocked: that is when somebody asks.
 """
 
 import errno
+import io
 import json
 import socket
 import socketserver
@@ -11,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 from urllib.parse import parse_qs
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
@@ -69,13 +70,20 @@ class Readiness:
         return self._state[2]
 
 
+class Page(Protocol):
+    """Something more to serve, such as the fleet page."""
+
+    def answer(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes] | None:
+        """The answer to a request, None where the path is not this page's; called from a server thread."""
+
+
 class HealthServer:
     """Serves /metrics, /livez, /readyz, /startupz and /debug/stragglers until `close`.
 
     Args:    registry: what /metrics shows.
              heartbeat_age_s: seconds since the event loop last ran (`EventLoopLag.age_s`); the broker plays no part.
              max_heartbeat_age_s: an older heartbeat fails /livez.
-             stragglers: answers /debug/stragglers?k=50.
+             stragglers: answers /debug/stragglers?k=50. page: is asked before all these.
              host: this machine only, unless told otherwise. port: 0 takes a free one, see `port`.
     Raises:  ConfigError: if the address cannot be listened on.
     """
@@ -87,6 +95,7 @@ class HealthServer:
         heartbeat_age_s: Callable[[], float],
         readiness: Readiness,
         stragglers: Stragglers = lambda k: (),
+        page: Page | None = None,
         max_heartbeat_age_s: float = 10.0,
         host: str = "127.0.0.1",
         port: int = 0,
@@ -95,7 +104,7 @@ class HealthServer:
         self._heartbeat_age_s = heartbeat_age_s
         self._max_heartbeat_age_s = max_heartbeat_age_s
         self._readiness = readiness
-        self._stragglers = stragglers
+        self._stragglers, self._page_beside = stragglers, page
         self._server = _listen(host, port)
         self._server.set_app(self._answer)
         self.port: int = self._server.server_port
@@ -124,6 +133,8 @@ class HealthServer:
         if environ["REQUEST_METHOD"] != "GET":
             return _send(start_response, HTTPStatus.METHOD_NOT_ALLOWED, {"error": "only GET is answered"})
         try:
+            if self._page_beside and (shown := self._page_beside.answer(environ, start_response)) is not None:
+                return shown
             if environ["PATH_INFO"] == "/metrics":
                 return cast(Iterable[bytes], self._metrics(environ, start_response))
             status, body = self._page(environ)
@@ -176,6 +187,14 @@ class _Server6(_Server):
 
 class _Handler(WSGIRequestHandler):
     timeout = _REQUEST_TIMEOUT_S
+
+    def get_environ(self) -> dict[str, Any]:
+        """A page that streams sets time-outs of its own."""
+        return {**super().get_environ(), "headwater.connection": self.connection}
+
+    def get_stderr(self) -> io.StringIO:
+        """Nowhere: what we answer logs its own errors, the rest are clients that went away or took nothing."""
+        return io.StringIO()
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  (the base class names it so)
         """Probes come every few seconds: they are not logged."""

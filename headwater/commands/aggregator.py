@@ -11,9 +11,10 @@ from aggregator.recovery import Accept
 from aggregator.shell import Aggregator
 from broker_topics.bus import Bus
 from headwater.options import Bootstrap, Task
-from headwater.process import observed, prepared, serve
+from headwater.process import Shown, observed, prepared, serve
 from headwater.sections import LeaseSettings
 from monitoring.metrics import Metrics
+from monitoring.page.history import History
 
 
 def command(
@@ -21,6 +22,9 @@ def command(
     bootstrap: Bootstrap = None,
     listen_port: Annotated[
         int | None, typer.Option(help="Port of /metrics and the probes; 0 takes a free one.")
+    ] = None,
+    fleet_page: Annotated[
+        bool | None, typer.Option("--fleet-page", help="Serve the fleet page at / to browsers on this machine.")
     ] = None,
     listen_host: Annotated[str | None, typer.Option(help="Address that the port is opened on.")] = None,
     accept_loss: Annotated[
@@ -36,7 +40,8 @@ def command(
     May be killed and started again at any moment. Two at once are safe: one of them ends with status 75. In
     Kubernetes run two and set HEADWATER_LEASE_NAME: one leads, the other waits for its end.
     """
-    settings = prepared(bootstrap, aggregator={"listen_port": listen_port, "listen_host": listen_host})
+    given = {"listen_port": listen_port, "listen_host": listen_host, "fleet_page": fleet_page}
+    settings = prepared(bootstrap, aggregator=given)
 
     accept = Accept(loss=accept_loss, divergence=accept_divergence)
 
@@ -44,6 +49,7 @@ def command(
     metrics = Metrics(task=task, cohorts=cohorts)
 
     async def work(bus: Bus, stop: asyncio.Event) -> None:
+        history = History() if settings.aggregator.fleet_page else None
         aggregator = Aggregator(
             bus=bus,
             task=task,
@@ -53,11 +59,16 @@ def command(
             patience_s=settings.connection.connect_patience_s,
             straggler_places=settings.aggregator.straggler_places,
             keep_parts_s=settings.aggregator.keep_parts_s,
+            history=history,
         )
         if settings.lease.name:
             aggregator.election = await asyncio.to_thread(_election, settings.lease, aggregator.metrics)
         async with observed(
-            aggregator.metrics, aggregator.readiness, settings=settings.aggregator, stragglers=aggregator.stragglers
+            aggregator.metrics,
+            aggregator.readiness,
+            settings=settings.aggregator,
+            stragglers=aggregator.stragglers,
+            shown=Shown(task=task, history=history) if history else None,
         ):
             await aggregator.run()
 

@@ -172,7 +172,9 @@ def foot(snapshot: Snapshot) -> Panel:
     newest = snapshot.happenings[-ROLES_IN_A_COLUMN:]
     notes = Group(*(Text(line, overflow="ellipsis", no_wrap=True) for line in newest))
     columns.add_row(*cells, notes)
-    return Panel(Group(columns, invitation(snapshot)), title="Processes", border_style="blue", height=FOOT_ROWS)
+    watch = f"in a browser: {snapshot.page_url}" if snapshot.page_url else None
+    shown = Group(columns, invitation(snapshot))
+    return Panel(shown, title="Processes", subtitle=watch, border_style="blue", height=FOOT_ROWS)
 
 
 def _roles_text(roles: Sequence[Role]) -> Text:

@@ -1,11 +1,14 @@
 """What a run of the demo is: its seed, its devices and their speeds, and the settings of its task."""
 
 import json
+import socket
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
+from broker_topics.errors import ConfigError
 from broker_topics.task import TaskSettings
 from headwater.demo.data import HeldOut, SensorScale
 
@@ -18,6 +21,7 @@ GROUPS = 4
 MEDIAN_PERIOD_S = 1.0
 SLOW_FACTOR = 10.0
 _SPREAD = 0.3
+_USUAL_PORT = 9464
 _ONLINE_MEAN_S = 60.0
 _OFFLINE_MEAN_S = 6.0
 
@@ -40,11 +44,18 @@ class Plan:
     held_out: HeldOut
     bootstrap: str
     state_dir: str
+    page_port: int
+    """Where the aggregator serves the fleet page, again and again: whoever looks sees it come back."""
     devices: tuple[DevicePlan, ...]
 
     def group(self, number: int) -> tuple[DevicePlan, ...]:
         """The devices of one process."""
         return self.devices[number::GROUPS]
+
+    @property
+    def page_url(self) -> str:
+        """The fleet page's address."""
+        return f"http://127.0.0.1:{self.page_port}/"
 
     def write(self, path: Path) -> None:
         """Write the plan for the processes that are started with it."""
@@ -55,6 +66,17 @@ class Plan:
         """Read what `write` wrote."""
         content = json.loads(path.read_text(encoding="utf-8"))
         return cls(**{**content, "devices": tuple(DevicePlan(**row) for row in content["devices"])})
+
+
+def page_port() -> int:
+    """The aggregator's usual port, or a free one where that is taken."""
+    for wanted in (_USUAL_PORT, 0):
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", wanted))
+            port: int = probe.getsockname()[1]
+            return port
+    raise ConfigError("no port of this machine is free")
 
 
 def plan_devices(names: tuple[str, ...], seed: int) -> tuple[DevicePlan, ...]:

@@ -21,16 +21,24 @@ from headwater.demo.model import as_tensors, evaluate, make_model, use_one_threa
 from headwater.demo.plan import Plan
 from headwater.demo.snapshot import Activity
 from headwater.evaluator import Evaluator, Scores
-from headwater.process import observed, stop_on_signals
+from headwater.process import Shown, observed, stop_on_signals
 from headwater.sections import AggregatorSettings
 from monitoring.logs import configure
+from monitoring.metrics import Metrics
+from monitoring.page.history import History
 
 
 async def run_aggregator(plan: Plan, bus: Any, stop: asyncio.Event) -> None:
-    """The one aggregator; its metrics are on a free port of this machine."""
-    aggregator = Aggregator(bus=bus, task=plan.task, stop=stop)
-    settings = AggregatorSettings(listen_port=0)
-    async with observed(aggregator.metrics, aggregator.readiness, settings=settings, stragglers=aggregator.stragglers):
+    """The one aggregator; metrics and the fleet page are on a port of this machine."""
+    history = History()
+    aggregator = Aggregator(bus=bus, task=plan.task, metrics=Metrics(task=plan.task), stop=stop, history=history)
+    async with observed(
+        aggregator.metrics,
+        aggregator.readiness,
+        settings=AggregatorSettings(listen_port=plan.page_port, fleet_page=True),
+        stragglers=aggregator.stragglers,
+        shown=Shown(task=plan.task, history=history),
+    ):
         await aggregator.run()
 
 

@@ -16,7 +16,7 @@ from headwater.demo.data import FleetData, load_fleet
 from headwater.demo.log_view import LogView
 from headwater.demo.model import make_model
 from headwater.demo.place import Options, Place, how_to_go_on, open_folder, open_place
-from headwater.demo.plan import TARGETS, Plan, plan_devices, task_settings
+from headwater.demo.plan import TARGETS, Plan, page_port, plan_devices, task_settings
 from headwater.demo.report import closing_text, write_report, write_roles
 from headwater.demo.snapshot import Device, Role, Snapshot
 from headwater.demo.view import open_view
@@ -82,6 +82,7 @@ class _Run:
             held_out=options.held_out,
             bootstrap=place.bootstrap,
             state_dir=str(folder / "devices"),
+            page_port=page_port(),
             devices=plan_devices(tuple(device.name for device in fleet.devices), options.seed),
         )
         return cls(options, fleet, place, plan, folder)
@@ -90,6 +91,7 @@ class _Run:
         """Run the fleet and draw it until the target is held, time is over or `stop` is set."""
         await self._log.open()
         await self._crew.start()
+        console.print(f"Watch it in a browser: {self._plan.page_url}", highlight=False)
         if self._place.cluster is not None:
             self._broker_keeper = asyncio.create_task(self._keep_broker(self._place.cluster))
         with open_view(console) as view:
@@ -171,6 +173,7 @@ class _Run:
             arrivals=tuple(log.arrivals),
             served_hash=log.served_hash,
             chain_head=log.chain_head,
+            page_url=self._plan.page_url,
         )
 
     def _devices(self) -> tuple[Device, ...]:

@@ -105,6 +105,8 @@ class Snapshot:
     arrivals: tuple[Arrival, ...]
     served_hash: str
     chain_head: str
+    page_url: str = ""
+    """Where a browser shows the same run, as long as it lasts."""
 
     @property
     def updates_refused(self) -> int:
