@@ -35,6 +35,11 @@ class AggregatorSettings(Section):
     max_heartbeat_age_s: float = Field(
         default=10.0, ge=0.1, le=3600, description="The event loop may stand still this long before /livez fails."
     )
+    preload: bool = Field(
+        default=True,
+        description="Load the compiled loops of the extra fast, if it is installed, before anything else: a second or "
+        "two. Off: when a large model is there, and the event loop stumbles over it.",
+    )
     keep_parts_s: float = Field(
         default=86_400.0, ge=0, le=31_536_000, description="Age of a keyframe at which what only older ones need goes."
     )

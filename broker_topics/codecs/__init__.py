@@ -15,7 +15,7 @@ import numpy as np
 from broker_topics.codecs import dense as _dense
 from broker_topics.codecs import sparse as _sparse
 from broker_topics.codecs.base import CodecId, Decoded, Encoded
-from broker_topics.codecs.fast import kernels_for
+from broker_topics.codecs.fast import kernels_for, load_kernels
 from broker_topics.errors import ConfigError, RejectCode, WireError
 from broker_topics.layout import Layout, Vector
 
@@ -30,6 +30,7 @@ __all__ = [
     "dense_segments",
     "encode",
     "encode_with_residual",
+    "load_kernels",
     "prepare",
 ]
 

@@ -40,11 +40,12 @@ def kernels_for(accumulator: Vector) -> Kernels | None:
     """The loops that can add to this float32[n], or None where numpy has to: small, strided, or without numba."""
     if len(accumulator) < LEAST or not accumulator.flags.carray:
         return None
-    return _load()
+    return load_kernels()
 
 
 @cache
-def _load() -> Kernels | None:
+def load_kernels() -> Kernels | None:
+    """The loops, loaded if they are not yet; None without numba. Other threads hardly get a turn meanwhile."""
     try:
         import numba
     except ImportError:  # absent, or not made for this numpy

@@ -10,6 +10,7 @@ from aggregator.lease import KubernetesLease, LeaseElection, own_identity
 from aggregator.recovery import Accept
 from aggregator.shell import Aggregator
 from broker_topics.bus import Bus
+from broker_topics.codecs import load_kernels
 from headwater.options import Bootstrap, Task
 from headwater.process import Shown, observed, prepared, serve
 from headwater.sections import LeaseSettings
@@ -72,6 +73,8 @@ def command(
         ):
             await aggregator.run()
 
+    if settings.aggregator.preload:
+        load_kernels()
     serve(settings.connection, work)
 
 

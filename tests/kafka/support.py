@@ -235,6 +235,7 @@ class Fleet:
             "HEADWATER_LOG_FORMAT": "json",
             "PYTHONPATH": str(REPOSITORY),
             "OPENBLAS_NUM_THREADS": "1",
+            "HEADWATER_AGGREGATOR_PRELOAD": "false",  # the models of tests are too small for compiled loops
             **(more or {}),
         }
 

@@ -146,5 +146,5 @@ def test_where_machine_code_cannot_be_kept_it_is_compiled_in_memory(monkeypatch:
 
     original = fast._compile
     monkeypatch.setattr(fast, "_compile", compile_)
-    assert fast._load.__wrapped__() is not None
+    assert fast.load_kernels.__wrapped__() is not None
     assert kept == [True, False]

@@ -1,11 +1,14 @@
 """The event loop's lag is measured from inside, and its age can be read from outside."""
 
 import asyncio
+import gc
+import sys
 import threading
 import time
 
 import pytest
 
+from headwater.process import be_punctual
 from monitoring.loop_lag import EventLoopLag
 from monitoring.metrics import Metrics
 
@@ -76,3 +79,14 @@ def test_a_loop_that_is_often_late_warns_once_in_ten_seconds_with_the_longest(
         ("event_loop_blocked", 0.020),
         ("event_loop_blocked", 0.090),
     ]
+
+
+def test_a_process_that_serves_spares_the_collector_what_it_imported_and_makes_threads_give_way() -> None:
+    interval = sys.getswitchinterval()
+    try:
+        be_punctual()
+        assert gc.get_freeze_count() > 10_000
+        assert sys.getswitchinterval() == pytest.approx(0.001)
+    finally:
+        gc.unfreeze()
+        sys.setswitchinterval(interval)

@@ -197,7 +197,7 @@ def test_the_variable_that_the_page_names_is_the_one_that_is_read(
     from headwater.settings import Setting
 
     assert isinstance(setting, Setting)
-    values: dict[type, str] = {str: "there", int: "2000000", float: "61.5", bool: "True"}
+    values: dict[type, str] = {str: "there", int: "2000000", float: "61.5", bool: str(not setting.default)}
     value = "error" if setting.name == "level" else "console" if setting.name == "format" else ""
     value = value or (
         "7" if setting.name in {"listen_port", "straggler_places", "duration_s"} else values[type(setting.default)]
