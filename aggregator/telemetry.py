@@ -79,6 +79,7 @@ class TelemetryExporter:
         return {
             "train_seconds": metrics.train_seconds.observe,
             "outbox_updates": metrics.outbox_updates.observe,
+            "outbox_age_seconds": metrics.outbox_age_seconds.observe,
             "outbox_bytes": metrics.outbox_bytes.observe,
             "base_version_lag": metrics.base_version_lag.observe,
             "publish_attempts": metrics.publish_attempts_total.inc,

@@ -20,6 +20,7 @@ COMMANDS = {
     "worker": "Run devices from a Python module.",
     "evaluator": "Score the served model on held-out data.",
     "control": "Pause a task, resume it, or roll its model back.",
+    "alerts": "Write the alert rules for Prometheus.",
     "config": "Show the settings of a process as they are now.",
     "replay": "Derive a model again from the log and compare hashes.",
     "verify": "Hold a task's log to every promise: nothing lost, nothing twice.",

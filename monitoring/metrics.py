@@ -231,6 +231,9 @@ class Metrics:
     )
     train_seconds = histogram("Duration of one local training.", unit="seconds", buckets=AGE_S)
     outbox_updates = histogram("Updates that wait on a device.", unit="updates", buckets=STEPS)
+    outbox_age_seconds = histogram(
+        "How long the oldest work on a device has waited for its decision.", unit="seconds", buckets=AGE_S
+    )
     outbox_bytes = histogram("Size of a device's outbox.", unit="bytes", buckets=BYTES)
     publish_attempts_total = counter("Sends that devices began.", unit="sends")
     publish_retries_total = counter("Sends that devices repeated.", unit="sends", failures_of="publish_attempts_total")

@@ -247,6 +247,7 @@ class Session:
             "train_seconds": numbers["seconds"],
             "train_steps": numbers["steps"],
             "outbox_updates": self._core.state.waiting,
+            "outbox_age_seconds": self._oldest_work_s(),
             "outbox_bytes": self._parts.outbox.stored_bytes,
             "base_version_lag": self._core.base_version_lag,
             "publish_attempts": attempts - self._told[0],
@@ -257,6 +258,10 @@ class Session:
         names = {"task": self._parts.task, "client_id": self._parts.client_id}
         if await send_telemetry(self._parts.bus, **names, incarnation=self._core.state.incarnation, values=values):
             self._told = (attempts, retries)
+
+    def _oldest_work_s(self) -> float:
+        since_s = self._core.state.waiting_since_s
+        return 0.0 if since_s is None else max(0.0, self._parts.wall() - since_s)
 
     async def _tick(self) -> None:
         """Tell the core when a moment comes that it waits for."""

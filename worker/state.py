@@ -107,6 +107,12 @@ class DeviceState:
         return self.queued.base.version if self.queued is not None else None
 
     @property
+    def waiting_since_s(self) -> float | None:
+        """Since when (seconds since 1970) the oldest work waits for its decision; None if none waits."""
+        oldest = self.row or self.queued
+        return None if oldest is None else oldest.since_s
+
+    @property
     def waiting(self) -> int:
         """Updates that wait: one in a record at most, and one that still grows."""
         return (self.row is not None) + (self.queued is not None)
