@@ -1,6 +1,7 @@
 """A real Apache Kafka for these tests: one broker a test process, and rougher ones for those who hurt them."""
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from broker_topics.local.cluster import LocalCluster
 from broker_topics.local.listeners import SecuredListener
 from tests.kafka.certificates import Authority, Identity
+from tests.kafka.live import Live, watched_fleet
 
 SCRAM_USERS = {"watch": "right-password", "reader": "another-password"}
 """The users that the secured listeners know."""
@@ -57,6 +59,18 @@ def broker(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> It
 def bootstrap(broker: LocalCluster) -> str:
     """`host:port` of a real broker that all tests of this process share."""
     return broker.bootstrap
+
+
+@pytest.fixture(scope="session")
+def live(broker: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """A fleet that trains, watched by a Prometheus that has seen all of it for a while; ask, and leave it alone."""
+    folder, task = tmp_path_factory.mktemp("live"), f"t-{uuid.uuid4().hex[:12]}"
+    with watched_fleet(folder, broker.bootstrap, task, keyframe_every=10) as live:
+        watch = live.prometheus
+        watch.until(lambda: watch.query("headwater_evaluation_accuracy > 0"), "a version was scored")
+        watch.until(lambda: watch.query("rate(headwater_train_seconds_count[5s]) > 0"), "telemetry arrived twice")
+        watch.until(lambda: watch.query("headwater_fetch_probes_total > 0"), "the model was fetched")
+        yield live
 
 
 @pytest.fixture

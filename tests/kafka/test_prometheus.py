@@ -1,0 +1,58 @@
+"""A real Prometheus scrapes a real fleet: every rule and every expression works on what is really served."""
+
+import pytest
+
+from monitoring.alerts import Alert, Options, Record, groups
+from monitoring.metrics import Metrics
+from tests.kafka.live import FAST, Live
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_every_metric_is_scraped_and_carries_its_task(live: Live) -> None:
+    prometheus = live.prometheus
+    assert prometheus.query('up{job="headwater"}') == [({**prometheus.query("up")[0][0]}, 1.0)]
+    for metric in Metrics().registry.collect():
+        for name in {sample.name for sample in metric.samples}:
+            found = prometheus.query(name)
+            assert found, name
+            assert {labels.get("task") for labels, _ in found} == {live.fleet.task}, name
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_every_rule_is_healthy_and_every_record_has_a_result(live: Live) -> None:
+    prometheus = live.prometheus
+    names = {rule.record for group in groups(FAST) for rule in group.rules if isinstance(rule, Record)}
+    prometheus.until(lambda: all(prometheus.query(name) for name in names), f"each of {sorted(names)} has a result")
+    rules = prometheus.rules()
+    assert len(rules) == sum(len(group.rules) for group in groups(FAST))
+    assert [rule["name"] for rule in rules if rule["health"] != "ok"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_every_expression_of_the_rules_as_they_are_shipped_can_be_evaluated(live: Live) -> None:
+    for group in groups(Options()):
+        for rule in group.rules:
+            live.prometheus.query(rule.expr)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_healthy_fleet_fires_nothing(live: Live) -> None:
+    known = {rule.name for group in groups() for rule in group.rules if isinstance(rule, Alert)}
+    firing = {name for name, state in live.prometheus.alerts().items() if state == "firing"}
+    assert firing <= known - {"AggregatorDown", "ModelStale", "ReconcileGap", "KeyframeFailing", "RejectRatioHigh"}, (
+        firing
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_offsets_and_decisions_add_up_and_devices_can_fetch(live: Live) -> None:
+    ask = live.prometheus.query
+    assert [value for _, value in ask("headwater_reconcile_gap_updates")] == [0.0]
+    assert [value for _, value in ask("headwater_fetch_probe_failures_total")] == [0.0]
+    assert ask("headwater_updates_received_total")[0][1] > 5
+    assert ask("headwater:version_age:seconds")[0][1] < 60
