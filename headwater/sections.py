@@ -88,6 +88,13 @@ class WorkerSettings(Section):
         default="",
         description="Directory in which each device keeps its state under its own id; empty: the user's, by task.",
     )
+    torch_threads: int = Field(
+        default=1,
+        ge=0,
+        le=1024,
+        description="Threads that torch trains with, unless OMP_NUM_THREADS or the module says otherwise; 0: torch's "
+        "own choice, one a core. Small models are fastest with one, and beside other work several are far slower.",
+    )
     backoff_initial_s: float = Field(
         default=1.0, ge=0.01, le=3600, description="First pause after a failure, before jitter."
     )

@@ -51,6 +51,7 @@ EVENTS: Mapping[str, str] = MappingProxyType(
         "training_started": "Local training begins.",
         "training_finished": "Local training ended and its update is in the outbox.",
         "training_failed": "The training function raised; the device tries again later.",
+        "torch_threads_crowded": "torch trains with several threads where other work needs the cores; said once.",
         "training_skipped": "The device may not train now, or has trained as much as may wait.",
         "update_queued": "An update waits in the outbox.",
         "update_sent": "The log has an update.",

@@ -7,6 +7,7 @@ from typing import Any
 
 from broker_topics.errors import ConfigError
 from monitoring.logs import get_logger
+from worker import torch_threads
 from worker.adapters import Adapter
 from worker.context import TrainContext
 from worker.events import Train, Trained, TrainingFailed, TrainingSkipped
@@ -54,6 +55,7 @@ class Training:
         try:
             if self._can_train is not None and not self._can_train():
                 return TrainingSkipped("can_train said no")
+            torch_threads.look()
             self._adapter.load(base.vector if wanted.start is None else wanted.start)
             began_s = self._clock()
             result = self._function(self._model, context)

@@ -13,7 +13,7 @@ from headwater.loading import made_by
 from headwater.options import Bootstrap
 from headwater.process import prepared, stop_on_signals
 from headwater.sections import WorkerSettings
-from worker import Limits, Worker
+from worker import Limits, Worker, torch_threads
 
 
 def command(
@@ -31,6 +31,7 @@ def command(
     Example: headwater worker --module my_fleet:make_worker
     """
     settings = prepared(bootstrap, worker={"state_dir": str(state_dir) if state_dir else None}).worker
+    torch_threads.limit(settings.torch_threads)
     workers = workers_of(made_by(module), module)
     for worker in workers:
         # A folder from the settings is for workers that were made without; one from the command line is for all.

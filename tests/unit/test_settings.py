@@ -200,7 +200,9 @@ def test_the_variable_that_the_page_names_is_the_one_that_is_read(
     values: dict[type, str] = {str: "there", int: "2000000", float: "61.5", bool: str(not setting.default)}
     value = "error" if setting.name == "level" else "console" if setting.name == "format" else ""
     value = value or (
-        "7" if setting.name in {"listen_port", "straggler_places", "duration_s"} else values[type(setting.default)]
+        "7"
+        if setting.name in {"listen_port", "straggler_places", "duration_s", "torch_threads"}
+        else values[type(setting.default)]
     )
     monkeypatch.setenv(setting.variable, value)
     read = getattr(getattr(load(), setting.section), setting.name)
