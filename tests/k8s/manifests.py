@@ -87,3 +87,10 @@ def environment(found: list[Resource], template: Resource) -> dict[str, str]:
 def _config_map(found: list[Resource], name: str) -> dict[str, str]:
     (data,) = (r["data"] for r in found if r["kind"] == "ConfigMap" and r["metadata"]["name"] == name)
     return dict(data)
+
+
+def container_images() -> set[str]:
+    """Every image name of the base, before an overlay says where it lies."""
+    files = (ROOT / "k8s" / "base").glob("*.yaml")
+    found = [r for file in files for r in yaml.safe_load_all(file.read_text()) if r["kind"] in TEMPLATED]
+    return {box["image"] for _, template in pod_templates(found) for box in template["spec"]["containers"]}
