@@ -53,6 +53,10 @@ class Ledger:
         """Every entry as it is now, least recently heard first; may be called from another thread."""
         return list(self._entries.values())
 
+    def named(self) -> Iterator[tuple[str, Entry]]:
+        """Every device with its entry, least recently heard first."""
+        return iter(self._entries.items())
+
     def judge(self, *, client_id: str, incarnation: int, sequence: int, crc: int) -> Decision | None:
         """Refuse what was judged before or is out of order; None lets it pass.
 

@@ -145,6 +145,30 @@ class FoldState:
             raise WireError(RejectCode.MALFORMED, f"a keyframe's server state cannot be read: {error!r}") from error
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Glance:
+    """What a keyframe says beside its vectors, for whoever only looks; `population` is the fleet's estimated size."""
+
+    settings: TaskSettings
+    ledger: Ledger
+    population: float
+    paused: bool
+
+
+def glance(meta: bytes) -> Glance:
+    """Read server state without any vector; raises WireError (malformed) where it cannot be read."""
+    fixed, rows = _objects(meta)
+    try:
+        return Glance(
+            settings=TaskSettings.from_bytes(fixed["settings"]),
+            ledger=Ledger.from_rows(rows),
+            population=Fairness.from_row(fixed["fairness"]).population,
+            paused=bool(fixed["paused"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise WireError(RejectCode.MALFORMED, f"a keyframe's server state cannot be read: {error!r}") from error
+
+
 def _objects(meta: bytes) -> tuple[dict[str, Any], list[object]]:
     """The two objects of which server state consists, their outer types checked."""
     unpacker = msgpack.Unpacker(max_buffer_size=max(1, len(meta)))

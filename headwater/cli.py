@@ -19,6 +19,7 @@ COMMANDS = {
     "aggregator": "Fold the updates of a task into its model.",
     "worker": "Run devices from a Python module.",
     "evaluator": "Score the served model on held-out data.",
+    "status": "Say how a task is: healthy, how far, who is slow, what is refused.",
     "control": "Pause a task, resume it, or roll its model back.",
     "alerts": "Write the alert rules for Prometheus.",
     "config": "Show the settings of a process as they are now.",

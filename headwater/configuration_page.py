@@ -39,8 +39,9 @@ EXITS: Final[Mapping[ExitCode, tuple[str, str]]] = {
     ),
     ExitCode.TARGET_MISSED: (
         "target missed",
-        "Everything ran, but the result is not what was aimed for: the demo ended below its accuracy, or a comparison "
-        "found a difference. The summary says by how much.",
+        "Everything ran, but the result is not what was aimed for: the demo ended below its accuracy, a comparison "
+        "found a difference, or a check-up (`headwater status`) found what somebody must mend. What was printed says "
+        "what, and by how much.",
     ),
     ExitCode.CONFIG: (
         "configuration",

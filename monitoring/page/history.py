@@ -13,6 +13,7 @@ from broker_topics.errors import InvariantError
 _LINKS = 12
 _RECENT = 500
 _GAP_RATE = 0.3
+_PATIENCE = 4.0
 _FORGOTTEN_S = 86_400.0
 
 Row = tuple[float | None, ...]
@@ -82,8 +83,8 @@ class Device:
     last_s: float = 0.0
 
     def slowness_s(self, now_s: float) -> float:
-        """Its usual gap, or its silence where that is longer already."""
-        return max(self.gap_s, now_s - self.last_s)
+        """Its usual gap; a silence counts once it is much longer, or whoever is offline would hide who is slow."""
+        return max(self.gap_s, (now_s - self.last_s) / _PATIENCE)
 
 
 @dataclass(slots=True)
@@ -146,7 +147,7 @@ class History:
         return _quantiles(values) if values else None
 
     def slowest(self, k: int, now_s: float) -> list[tuple[str, Device]]:
-        """The k devices with the longest gap or silence, slowest first."""
+        """The k devices with the longest gap, or a silence of several times as long; slowest first."""
         with self._lock:
             known = [
                 (name, Device(d.updates, d.refused, d.gap_s, d.staleness, d.last_s))

@@ -45,7 +45,7 @@ export function tiles(now) {
   put("version", count(model.version));
   put("version-under", `${known(model.published_s) ? `made ${ago(now.now_s - model.published_s)}` : "not yet made here"} · ${count(model.parameters)} parameters`);
   put("say-version", `Version ${count(model.version)}.`);
-  put("rate", fine(updates.per_s));
+  $("rate").replaceChildren(fine(updates.per_s), node("small", { text: " per second" }));
   put("rate-under", `${count(now.passed)} decided since the task began · ${count(devices.active)} devices heard in 5 min`);
   put("say-rate", `${fine(updates.per_s)} updates a second.`);
   const recent = staleness.recent;

@@ -1,0 +1,1 @@
+"""What `headwater status` and `headwater doctor` look at, and what they say about it."""
