@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from broker_topics.errors import ConfigError
-from monitoring.alerts import Alert, Options, groups, rules_yaml
+from monitoring.alerts import Alert, Options, groups, prometheus_rule, rules_yaml
 from monitoring.alerts.rules import RUNBOOKS
 from monitoring.buckets import AGE_S
 
@@ -28,6 +28,9 @@ def export(
     speed: Annotated[
         float, typer.Option(help="Divide every duration, for a drill: 60 turns minutes into seconds.")
     ] = 1.0,
+    kubernetes: Annotated[
+        bool, typer.Option("--kubernetes", help="Write them as a PrometheusRule for the Prometheus operator.")
+    ] = False,
 ) -> None:
     """Write the rule file for a plain Prometheus; name it under rule_files in prometheus.yml.
 
@@ -38,9 +41,8 @@ def export(
         raise ConfigError(
             f"--latency-s {latency_s:g}: a histogram can only answer for its own bounds, which are {bounds}"
         )
-    text = rules_yaml(
-        Options(runbook_base=runbook_base, freshness_s=freshness_s, latency_s=latency_s, speed=speed),
-    )
+    write = prometheus_rule if kubernetes else rules_yaml
+    text = write(Options(runbook_base=runbook_base, freshness_s=freshness_s, latency_s=latency_s, speed=speed))
     if output is None:
         typer.echo(text, nl=False)
         return

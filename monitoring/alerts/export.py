@@ -14,6 +14,14 @@ _HEAD = (
     "# monitoring/alerts. Every series carries the label `task`; one set of rules serves any number of tasks.\n"
 )
 
+_RESOURCE = """\
+apiVersion: monitoring.coreos.com/v1
+kind: PrometheusRule
+metadata:
+  name: headwater
+spec:
+"""
+
 
 def rules_yaml(options: Options | None = None) -> str:
     """All groups as a rule file; equal options give equal bytes."""
@@ -24,6 +32,13 @@ def rules_yaml(options: Options | None = None) -> str:
         lines += [f"  - name: {group.name}", f"    interval: {interval}", "    rules:"]
         lines += [line for rule in group.rules for line in _rule(rule, chosen)]
     return "\n".join(lines) + "\n"
+
+
+def prometheus_rule(options: Options | None = None) -> str:
+    """The same rules as a resource of the Prometheus operator."""
+    head, _, rules = rules_yaml(options).partition("groups:\n")
+    indented = "".join(f"  {line}" if line.strip() else line for line in f"groups:\n{rules}".splitlines(keepends=True))
+    return f"{head}{_RESOURCE}{indented}"
 
 
 def _rule(rule: Rule, options: Options) -> Iterator[str]:

@@ -1,7 +1,17 @@
 """Prometheus is told where to scrape and which rules to follow: those that are tested."""
 
+from pathlib import Path
+
+import yaml
+
+from broker_topics.local.agent import RULES_FILE as AGENT_RULES
+from headwater.cli import run
+from monitoring.alerts import RULES_FILE
 from monitoring.metrics import Metrics
-from tests.k8s.manifests import pick, pod_templates, resources
+from tests.k8s.manifests import OVERLAYS, pick, pod_templates, resources
+from tests.k8s.tools import ROOT
+
+COMPONENTS = ROOT / "k8s" / "components"
 
 
 def test_the_aggregator_is_scraped_on_its_named_port_and_far_below_the_limit() -> None:
@@ -15,3 +25,30 @@ def test_the_aggregator_is_scraped_on_its_named_port_and_far_below_the_limit() -
     # Every series exists from the start: the number does not grow with the fleet.
     samples = sum(len(metric.samples) for metric in Metrics().registry.collect())
     assert 200 < samples < spec["sampleLimit"] / 2
+
+
+def test_the_rules_in_the_cluster_are_the_tested_ones() -> None:
+    tested = yaml.safe_load(RULES_FILE.read_text())
+    for overlay in OVERLAYS:
+        embedded = [r["spec"] for r in resources(overlay) if r["kind"] == "PrometheusRule"]
+        assert embedded == ([] if overlay == "dev" else [tested])
+    assert len([rule for group in tested["groups"] for rule in group["rules"] if "alert" in rule]) > 10
+
+
+def test_the_file_with_the_rules_is_what_the_command_writes(tmp_path: Path) -> None:
+    file = tmp_path / "rule.yaml"
+    assert run(["alerts", "export", "--kubernetes", "-o", str(file)]) == 0
+    assert (COMPONENTS / "monitoring" / "prometheus-rule.yaml").read_text() == file.read_text(), (
+        "run: headwater alerts export --kubernetes -o k8s/components/monitoring/prometheus-rule.yaml"
+    )
+
+
+def test_brokers_name_their_metrics_as_the_local_broker_does() -> None:
+    found = resources("production")
+    (kafka,) = pick(found, "Kafka")
+    reference = kafka["spec"]["kafka"]["metricsConfig"]["valueFrom"]["configMapKeyRef"]
+    (config,) = [r for r in found if r["metadata"]["name"] == reference["name"]]
+    assert config["data"][reference["key"]] == AGENT_RULES.read_text()
+    (pool,) = pick(found, "KafkaNodePool", "broker")
+    monitor = pick(found, "PodMonitor", "kafka")[0]["spec"]["selector"]["matchLabels"]
+    assert monitor["strimzi.io/cluster"] == pool["metadata"]["labels"]["strimzi.io/cluster"]

@@ -73,6 +73,8 @@ CUSTOM_FAULTS: list[tuple[str, Change]] = [
     ("KafkaUser", lambda r: r["spec"]["authorization"]["acls"][0].update(operation="Read")),
     ("PodMonitor", lambda r: r["spec"].update(sampleLimit="5000")),
     ("PodMonitor", lambda r: r["spec"]["podMetricsEndpoints"][0].update(prot="metrics")),
+    ("PrometheusRule", lambda r: r["spec"]["groups"][0]["rules"][0].pop("expr")),
+    ("PrometheusRule", lambda r: r["spec"]["groups"][0]["rules"][0].update(fro="5m")),
 ]
 
 
