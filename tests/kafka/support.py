@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from broker_topics.bus import Bus
+from broker_topics.bus import Bus, BusRecord
+from broker_topics.messages import Reject
 from broker_topics.topics import Topic, topic_name
 from tests.fleet import chain_of
 from tests.simulation.history import History, read_history
@@ -272,6 +273,19 @@ async def all_settled(bus: Bus, task: str) -> bool:
     ends = await bus.end_offsets(topic_name(task, Topic.UPDATES))
     vector = (await chain_of(bus, task))[-1].body.vector
     return all(vector[partition] >= end for partition, end in ends.items())
+
+
+async def rejects_of(bus: Bus, task: str, *, at_least: int) -> list[Reject]:
+    """What devices are told."""
+    topic = topic_name(task, Topic.REJECTS)
+    reader, found = bus.reader(topic, dict.fromkeys(await bus.end_offsets(topic), 0)), list[BusRecord]()
+    try:
+        async with asyncio.timeout(30):
+            while len(found) < at_least:
+                found += await reader.fetch(timeout_s=0.5)
+    finally:
+        await reader.close()
+    return [Reject.from_bytes(record.value or b"") for record in found]
 
 
 async def hashes(bus: Bus, task: str) -> list[bytes]:

@@ -1,6 +1,5 @@
 """What bad input gets on a real broker: a clear error with its status, or a reject code; everybody else goes on."""
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,18 +8,16 @@ import numpy as np
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 
-from broker_topics.bus import BusRecord
 from broker_topics.codecs import CodecId, encode
 from broker_topics.errors import ExitCode
 from broker_topics.kafka import KafkaBus
 from broker_topics.local.cluster import LocalCluster
-from broker_topics.messages import Reject
 from broker_topics.settings import ConnectionSettings
 from broker_topics.topics import Topic, TopicSpec, topic_name, topic_specs
 from headwater.cli import run
 from tests.fleet import Device, chain_of, make_task, running
 from tests.kafka.certificates import Authority
-from tests.kafka.support import Fleet, fleet_in, settled_history
+from tests.kafka.support import Fleet, fleet_in, rejects_of, settled_history
 
 
 @pytest.fixture
@@ -230,16 +227,3 @@ async def spoil_the_topics(bus: KafkaBus, task: str) -> None:
     genesis = (await chain_of(bus, task))[0].data
     for data in (genesis, genesis[:-1], genesis[:9] + bytes(40) + genesis[49:]):
         await bus.send(topic_name(task, Topic.COMMITS), key=None, value=data)
-
-
-async def rejects_of(bus: KafkaBus, task: str, *, at_least: int) -> list[Reject]:
-    """What devices are told."""
-    topic = topic_name(task, Topic.REJECTS)
-    reader, found = bus.reader(topic, dict.fromkeys(await bus.end_offsets(topic), 0)), list[BusRecord]()
-    try:
-        async with asyncio.timeout(30):
-            while len(found) < at_least:
-                found += await reader.fetch(timeout_s=0.5)
-    finally:
-        await reader.close()
-    return [Reject.from_bytes(record.value or b"") for record in found]
