@@ -96,7 +96,7 @@ async def test_every_hostile_record_gets_its_code_and_honest_devices_go_on(
 async def test_hostile_records_in_transactions_are_judged_and_their_markers_are_passed(
     bus: KafkaBus, bootstrap: str, task_name: str
 ) -> None:
-    await make_task(bus, task_name, LAYOUT, buffer_size=1)
+    await make_task(bus, task_name, LAYOUT, buffer_size=1, flush_deadline_s=0.3)
     topic = topic_name(task_name, Topic.UPDATES)
     device = await Device(bus, task_name, "w-1").enter()
     partition = await bus.partition_for(topic, b"w-1")
