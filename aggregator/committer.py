@@ -23,7 +23,7 @@ from broker_topics.crash_points import Io, passing
 from broker_topics.entry import Official
 from broker_topics.errors import BusError, LostRaceError, RejectCode
 from broker_topics.messages import Head, Reject
-from broker_topics.record import Body, PartRef
+from broker_topics.record import Body, PartRef, RunKind
 from broker_topics.topics import Topic, topic_name
 from monitoring.logs import get_logger
 from monitoring.metrics import Metrics, stage
@@ -71,7 +71,7 @@ class Committer:
     since_keyframe: int = 0
     oldest_ms: float = math.inf
     keep_ms: int = KEEP_MS
-    lag: int = 0
+    ends: Sequence[int] = ()
     _lost_races: int = 0
     _queue: "asyncio.Queue[Pending]" = field(default_factory=asyncio.Queue)
     _published: "asyncio.Queue[tuple[Pending, tuple[PartRef, ...]]]" = field(default_factory=asyncio.Queue)
@@ -109,6 +109,10 @@ class Committer:
         """Whether inputs that only replay still knows have reached a quarter of the retention time."""
         return self.now_s() * 1000 - self.oldest_ms > self.retention_ms / 4
 
+    def waiting_behind(self, vector: Sequence[int]) -> int:
+        """Updates that the log held, at the last look, behind `vector`."""
+        return sum(max(0, end - next_) for end, next_ in zip(self.ends[:-1], vector[:-1], strict=False))
+
     async def run(self) -> None:
         """Commit for ever; raises LostRaceError when another writer's record comes first."""
         while True:
@@ -137,14 +141,14 @@ class Committer:
             self._published.put_nowait((pending, parts))
 
     async def watch_log(self) -> None:
-        """Keep `lag`, the inputs that wait in the log, up to date; raises ConfigError when partitions were added."""
+        """Keep `ends`, where the log of inputs ends, up to date; raises ConfigError when partitions were added."""
         while True:
             try:
                 ends = await end_vector(self.bus, self.task)
                 vector = self.writer.last.body.vector
                 check_partitions(vector, ends)
+                self.ends = ends
                 waiting = [max(0, end - next_) for end, next_ in zip(ends, vector, strict=True)]
-                self.lag = sum(waiting[:-1])
                 for partition, count in enumerate(waiting[:-1]):
                     self.metrics.consumer_lag_records.labels(partition=partition).set(count)
                 self._show_ages(self.log_lag.oldest_ms(vector))
@@ -195,7 +199,9 @@ class Committer:
 
     async def _after(self, pending: Pending, official: Official) -> None:
         """Advisory writes: a crash before or within them loses nothing that the chain does not say."""
-        await asyncio.gather(*(self._reject(admission) for admission, _ in pending.admitted if admission.refused))
+        told = [_reject_of(admission) for admission, _ in pending.admitted if admission.refused]
+        told += _unreadable(official.record.body)
+        await asyncio.gather(*(self._reject(reject) for reject in told))
         if not official.record.body.keyframe:
             return
         record = official.record
@@ -210,15 +216,8 @@ class Committer:
             self.metrics.keyframe_failures_total.inc()
             log.warning("keyframe_failed", reason=str(error))
 
-    async def _reject(self, admission: Admission) -> None:
-        topic, key = topic_name(self.task, Topic.REJECTS), admission.client_id.encode()
-        reject = Reject(
-            code=admission.decision.code or RejectCode.MALFORMED,
-            partition=admission.partition,
-            offset=admission.offset,
-            client_id=admission.client_id,
-            crc=admission.decision.crc,
-        )
+    async def _reject(self, reject: Reject) -> None:
+        topic, key = topic_name(self.task, Topic.REJECTS), reject.client_id.encode()
         data = reject.to_bytes()
         try:
             partition = await self.bus.partition_for(topic, key)
@@ -227,3 +226,24 @@ class Committer:
             self.metrics.bytes_published_total.labels(kind="reject").inc(len(data))
         except BusError as error:
             log.warning("reject_write_failed", reason=str(error))
+
+
+def _reject_of(admission: Admission) -> Reject:
+    return Reject(
+        code=admission.decision.code or RejectCode.MALFORMED,
+        partition=admission.partition,
+        offset=admission.offset,
+        client_id=admission.client_id,
+        crc=admission.decision.crc,
+    )
+
+
+def _unreadable(body: Body) -> list[Reject]:
+    """Of every update that could not be read where it lies; whose it was nobody knows."""
+    control = len(body.vector) - 1
+    return [
+        Reject(code=RejectCode.UNREADABLE, partition=run.partition, offset=offset, client_id="", crc=0)
+        for run in body.runs
+        if run.kind is RunKind.UNREADABLE and run.partition != control
+        for offset in range(run.first, run.first + run.count)
+    ]

@@ -55,6 +55,8 @@ class Serving:
                 await self._commands(self.intake.control.get_nowait())
             elif not self.intake.updates.empty() and not self.fold.state.paused:
                 await self._updates(self.intake.next_updates())
+            elif self.fold.pending and self._full(self._limit()):
+                await self._close(Cause.FULL)
             else:
                 await self._idle()
             if self.due is not None and asyncio.get_running_loop().time() >= self.due:
@@ -77,7 +79,7 @@ class Serving:
     async def _updates(self, batch: list[BusRecord]) -> None:
         taken = 0
         while taken < len(batch):
-            limit = self.fold.limit(self.committer.lag)
+            limit = self._limit()
             taken = await asyncio.to_thread(self._offer, batch, taken, limit)
             if self.due is None and self.fold.consumed:
                 self.due = asyncio.get_running_loop().time() + self.fold.state.settings.flush_deadline_s
@@ -99,6 +101,13 @@ class Serving:
         self.metrics.updates_received_total.inc(len(self.admitted) - before)
         return index
 
+    def _limit(self) -> int:
+        """Accepted updates to the next step: K, or those in the buffer and all that waits behind it.
+
+        What was refused does not count, or a buffer would wait for updates that nobody has sent.
+        """
+        return self.fold.limit(self.fold.pending + self.committer.waiting_behind(self.fold.state.vector))
+
     def _full(self, limit: int) -> bool:
         return self.fold.pending >= limit or self.fold.consumed >= _MAX_INPUTS or self._bytes >= _MAX_BYTES
 
@@ -113,17 +122,27 @@ class Serving:
         self._pass_gap(partition, record.offset)
         self._bytes += len(data)
         if not record.readable:
-            self.fold.void(partition=partition, first=record.offset, count=1, kind=RunKind.UNREADABLE)
+            self._unreadable(partition, record.offset)
             return
         admission = self.fold.offer(partition=partition, offset=record.offset, key=record.key, data=data)
         self.admitted.append((admission, record.timestamp_ms))
 
+    def _unreadable(self, partition: int, offset: int) -> None:
+        """What the disk or a foreign client made of a record: stepped over, told in the chain and in `rejects`."""
+        log.warning("record_unreadable", partition=partition, offset=offset)
+        self.fold.void(partition=partition, first=offset, count=1, kind=RunKind.UNREADABLE)
+
     async def _commands(self, batch: list[BusRecord]) -> None:
         """A command first flushes the buffer, then has a record of its own."""
         for record in batch:
-            self._pass_gap(len(self.fold.state.vector) - 1, record.offset)
+            partition = len(self.fold.state.vector) - 1
+            self._pass_gap(partition, record.offset)
+            if not record.readable:
+                self._unreadable(partition, record.offset)
             if self.fold.consumed:
                 await self._close(Cause.CONTROL)
+            if not record.readable:
+                continue
             data = record.value or b""
             version = roll_back_target(data)
             source = await self.older(version) if version is not None else None

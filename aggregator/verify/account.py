@@ -39,6 +39,9 @@ class Account:
         for run in body.runs:
             if run.kind is not RunKind.DATA:
                 self._counts[run.partition, f"void {run.kind.value}"] += run.count
+                if run.kind is RunKind.UNREADABLE:
+                    for offset in range(run.first, run.first + run.count):
+                        self._agree(run.partition, offset, (RejectCode.UNREADABLE, 0))
                 continue
             for offset, decision in enumerate(body.decisions[index : index + run.count], run.first):
                 self._counts[run.partition, "applied" if decision.accepted else "refused"] += 1
@@ -52,10 +55,13 @@ class Account:
         return tuple(self._row(partition) for partition in range(len(self._vector)))
 
     def _compare(self, partition: int, offset: int, decision: Decision) -> None:
+        self._agree(partition, offset, (decision.code, decision.crc))
+
+    def _agree(self, partition: int, offset: int, decided: tuple[RejectCode | None, int]) -> None:
         said = self._rejects.get((partition, offset))
         if said is not None:
             self._book.saw(Invariant.ACCOUNT, "rejects compared")
-            if said == (decision.code, decision.crc):
+            if said == decided:
                 del self._rejects[partition, offset]
 
     def _row(self, partition: int) -> Mapping[str, int]:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from aggregator.genesis import create_task
 from aggregator.verify import Evidence, Seen
-from broker_topics.entry import CommitsReader
+from broker_topics.entry import ChainLostError, CommitsReader
 from broker_topics.layout import Layout, Tensor
 from broker_topics.memory import MemoryBus
 from broker_topics.memory_log import MemoryLog
@@ -223,7 +224,8 @@ class World:
 
     async def _settled(self, commits: CommitsReader) -> bool:
         while commits.offset < self.log.partition(COMMITS).end:
-            await commits.poll(0.0)
+            with suppress(ChainLostError):  # said once, of a record that does not fit: noise, or a fork
+                await commits.poll(0.0)
         last = commits.chain.last
         partitions = [*self.log.partitions(UPDATES), *self.log.partitions(CONTROL)]
         return last is not None and all(

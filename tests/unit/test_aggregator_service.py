@@ -5,6 +5,7 @@ import asyncio
 import numpy as np
 import pytest
 
+from aggregator.core import PAUSE, RESUME
 from aggregator.keyframe import load_keyframe
 from aggregator.replay import replay
 from aggregator.shell import Aggregator
@@ -13,10 +14,11 @@ from broker_topics.errors import BusError, ConfigError, InputsLostError, LostRac
 from broker_topics.follow import Follower
 from broker_topics.memory import MemoryBus
 from broker_topics.memory_log import Fault, MemoryLog
-from broker_topics.messages import Reject
+from broker_topics.messages import Control, Reject
 from broker_topics.models_log import ModelsReader
 from broker_topics.record import Cause, RunKind
 from broker_topics.topics import Topic, topic_name
+from headwater.commands.control import send_until_decided
 from tests.fleet import Device, chain_of, ended, make_task, metric, running, until
 
 TASK = "watch"
@@ -126,6 +128,37 @@ async def test_an_unreadable_record_and_a_gap_are_passed_as_void_runs(bus):
         (RunKind.CONTROL, 2),
         (RunKind.DATA, 1),
     ]
+    rejects = [Reject.from_bytes(r.value) for r in await bus.reader(topic_name(TASK, Topic.REJECTS), {0: 0}).fetch()]
+    assert [(r.code, r.partition, r.offset) for r in rejects] == [("unreadable", where.partition, where.offset)]
+
+
+async def test_a_command_that_cannot_be_read_is_passed_and_a_restart_passes_it_again(bus):
+    await make_task(bus, TASK, buffer_size=1)
+    (a,) = await devices(bus, "a")
+    control = bus.log.partition(topic_name(TASK, Topic.CONTROL), 0)
+    control.spoil(control.append(b"operator", b"torn"))
+    async with running(bus, TASK):
+        await until(lambda: len(bus.log.partition(topic_name(TASK, Topic.COMMITS), 0).records) == 2)
+        await a.send(a.update(1.0).to_bytes())
+        await a.until_version(1)
+    async with running(bus, TASK):
+        await a.send(a.update(1.0).to_bytes())
+        await a.until_version(2)
+    runs = [(run.kind, run.partition) for r in await chain_of(bus, TASK) for run in r.body.runs]
+    assert runs[0] == (RunKind.UNREADABLE, 12)
+
+
+async def test_a_few_updates_more_than_k_that_came_together_do_not_wait_for_others(bus):
+    await make_task(bus, TASK, buffer_size=2, flush_deadline_s=60.0)
+    crowd = await devices(bus, "a", "b", "c")
+    async with running(bus, TASK) as aggregator:
+        await send_until_decided(bus, TASK, Control(command=PAUSE))
+        for device in crowd:
+            place = await device.send(device.update(1.0).to_bytes())
+        await until(lambda: metric(aggregator, "headwater_consumer_lag_records", partition=str(place.partition)) == 1)
+        await send_until_decided(bus, TASK, Control(command=RESUME))
+        records = await crowd[0].until_version(1)
+    assert [step.cause for step in records[-1].body.steps] == [Cause.FULL]
 
 
 async def test_an_append_whose_answer_is_lost_enters_the_chain_once(bus):
