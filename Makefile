@@ -5,7 +5,7 @@ READY := $(VENV)/.ready
 PACKAGES := broker_topics worker aggregator monitoring headwater
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench lock k8s-tools clean
+.PHONY: help setup demo test check bench lock k8s-tools k8s-test clean
 
 help: ## Explain the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,9 @@ lock: $(READY) ## Choose newer packages: write requirements/*.lock again
 
 k8s-tools: $(READY) ## Fetch what the Kubernetes manifests are tested with (needs Go)
 	$(PY) -m tests.k8s.tools
+
+k8s-test: $(READY) ## Try the manifests and the election on the cluster that KUBECONFIG names
+	@$(PY) -m tests.k8s.try_cluster $(ARGS)
 
 clean: ## Remove the virtual environment, reports and caches of this checkout
 	rm -rf $(VENV) report build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
