@@ -21,7 +21,7 @@ from aggregator.writer import ChainWriter, Parts
 from broker_topics.bus import Bus
 from broker_topics.crash_points import Io, passing
 from broker_topics.entry import Official
-from broker_topics.errors import BusError, LostRaceError, RejectCode
+from broker_topics.errors import BusError, ConfigError, LostRaceError, RejectCode
 from broker_topics.messages import Head, Reject
 from broker_topics.record import Body, PartRef, RunKind
 from broker_topics.topics import Topic, topic_name
@@ -30,6 +30,9 @@ from monitoring.metrics import Metrics, stage
 
 _UNDER_WAY = 3
 """Records between step and official: one being appended, and the two that the fold may be ahead."""
+
+_KEYFRAME_AGAIN_S = 2.0
+"""Pause after a keyframe that the broker refused; records go on without one."""
 
 _IDLE_S = 0.5
 _LAG_S = 1.0
@@ -44,6 +47,8 @@ class Pending:
     draft: Draft
     admitted: list[tuple[Admission, int]]
     keyframe: Parts | None = None
+    before: tuple[int, float] = (0, math.inf)
+    """What the committer knew when the keyframe was begun: steps and oldest input since the last one."""
     note: str = ""
 
     def body(self, parts: tuple[PartRef, ...]) -> Body:
@@ -73,6 +78,7 @@ class Committer:
     keep_ms: int = KEEP_MS
     ends: Sequence[int] = ()
     _lost_races: int = 0
+    _again_at_s: float = 0.0
     _queue: "asyncio.Queue[Pending]" = field(default_factory=asyncio.Queue)
     _published: "asyncio.Queue[tuple[Pending, tuple[PartRef, ...]]]" = field(default_factory=asyncio.Queue)
     _places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_UNDER_WAY))
@@ -98,8 +104,10 @@ class Committer:
         self.since_keyframe += len(pending.draft.body.steps)
         self.oldest_ms = min([self.oldest_ms, *(appended_ms for _, appended_ms in pending.admitted)])
         many = self.since_keyframe >= state.settings.keyframe_every
-        if pending.draft.body.replaces_model or many or self._sweeper.keyframe_needed or self.keyframe_overdue:
+        due = (many or self._sweeper.keyframe_needed or self.keyframe_overdue) and self.now_s() >= self._again_at_s
+        if pending.draft.body.replaces_model or due:
             self._still.clear()
+            pending.before = (self.since_keyframe, self.oldest_ms)
             self.since_keyframe, self.oldest_ms, self._sweeper.keyframe_needed = 0, math.inf, False
             pending.keyframe = await asyncio.to_thread(keyframe_parts, state)
         self._queue.put_nowait(pending)
@@ -129,16 +137,36 @@ class Committer:
         height = self.writer.next_height
         while True:
             pending = await self._queue.get()
-            failed = None
-            if pending.keyframe is not None:
-                self.metrics.keyframe_attempts_total.inc()
-                failed = self.metrics.keyframe_failures_total.inc
+            is_keyframe = pending.keyframe is not None
             with stage(self.metrics, "publish"):
-                parts = await self.writer.publish(height, pending.draft.delta, pending.keyframe, failed)
-            if pending.keyframe is not None:
+                parts = await self._parts_of(height, pending)
+            if is_keyframe:
                 self._still.set()
             height += 1
             self._published.put_nowait((pending, parts))
+
+    async def _parts_of(self, height: int, pending: Pending) -> tuple[PartRef, ...]:
+        """Publish a draft's parts. One whose keyframe the broker refuses goes on without, and a later one tries again.
+
+        Raises:  ConfigError: the broker refuses what the record cannot be without.
+        """
+        if pending.keyframe is None:
+            return await self.writer.publish(height, pending.draft.delta, None)
+        failures = self.metrics.keyframe_failures_total
+        self.metrics.keyframe_attempts_total.inc()
+        try:
+            return await self.writer.publish(height, pending.draft.delta, pending.keyframe, failures.inc)
+        except ConfigError as error:
+            failures.inc()
+            if pending.draft.body.replaces_model:
+                raise
+            log.error("keyframe_failed", reason=str(error))
+        pending.keyframe = None
+        steps, oldest_ms = pending.before
+        self.since_keyframe += steps
+        self.oldest_ms = min(self.oldest_ms, oldest_ms)
+        self._again_at_s = self.now_s() + _KEYFRAME_AGAIN_S
+        return await self.writer.publish(height, pending.draft.delta, None)
 
     async def watch_log(self) -> None:
         """Keep `ends`, where the log of inputs ends, up to date; raises ConfigError when partitions were added."""

@@ -32,11 +32,12 @@ def watched_fleet(
     *,
     devices: Sequence[str] = ("w-0", "w-3", "w-6"),
     more_targets: Mapping[str, Sequence[str]] | None = None,
+    options: Options = FAST,
     **settings: object,
 ) -> Iterator[Live]:
     """A task, its aggregator, one process of devices and an evaluator, scraped twice a second; all gone at the end.
 
-    Args:    more_targets: jobs to scrape beside `headwater`. settings: of the task.
+    Args:    more_targets: jobs to scrape beside `headwater`. options: of the rules. settings: of the task.
     """
     port = free_port()
     (folder / "fleet").mkdir()
@@ -44,7 +45,7 @@ def watched_fleet(
     targets = {"headwater": [f"127.0.0.1:{port}"], **(more_targets or {})}
     with (
         fleet_in(folder / "fleet", bootstrap, task) as fleet,
-        prometheus_in(folder / "prometheus", targets, rules=rules_yaml(FAST)) as prometheus,
+        prometheus_in(folder / "prometheus", targets, rules=rules_yaml(options)) as prometheus,
     ):
         asyncio.run(fleet.create(**settings))
         aggregator = fleet.start("aggregator", "--listen-port", str(port))
