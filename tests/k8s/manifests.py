@@ -24,7 +24,7 @@ REFERENCE = "kubernetes fills in "
 def needed(tool: Path) -> Path:
     """The tool's path; skips the test with the way to get it where it is missing (in CI that counts as a failure)."""
     if not tool.exists():
-        pytest.skip(f"{tool.name} is missing: run `make k8s-tools` (needs Go 1.22 or newer)")
+        pytest.skip(f"{tool.name} is missing: run `make k8s-tools` (needs Go 1.23 or newer)")
     return tool
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.k8s.tools import ROOT
+from tests.k8s.tools import ROOT, too_old
 
 DEAD = """
 apiVersion: v1
@@ -38,3 +38,8 @@ def test_without_a_cluster_it_says_so_and_ends_with_77(config: str | None, words
     assert done.returncode == 77, done.stderr
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_go_that_cannot_compile_kustomize_is_known() -> None:
+    versions = ("go1.19.8", "go1.22.12", "go1.23", "go1.26.8-custom", "devel go1.27")
+    assert [version for version in versions if too_old(version)] == ["go1.19.8", "go1.22.12"]

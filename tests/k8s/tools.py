@@ -7,6 +7,7 @@ packages and jars come by hash from lock files.
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -97,9 +98,18 @@ STEPS: dict[str, Callable[[], None]] = {
 
 
 def _go(*arguments: str, **environment: str) -> str:
+    how = "install 1.23 or newer (Debian 13: apt install golang; https://go.dev/dl)"
     if shutil.which("go") is None:
-        raise ToolMissingError("Go is missing: install 1.22 or newer (Debian: apt install golang; https://go.dev/dl)")
+        raise ToolMissingError(f"Go is missing: {how}")
+    if too_old(found := _run(["go", "env", "GOVERSION"]).strip()):
+        raise ToolMissingError(f"{found} is too old: {how}")
     return _run(["go", *arguments], **environment)
+
+
+def too_old(version: str) -> bool:
+    """Whether a Go cannot compile kustomize."""
+    found = re.match(r"go1\.(\d+)", version)
+    return found is not None and int(found[1]) < 23
 
 
 def _run(command: list[str], **environment: str) -> str:

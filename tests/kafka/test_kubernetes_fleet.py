@@ -31,7 +31,10 @@ async def strict_broker(tmp_path: Path, authority: Authority) -> AsyncIterator[L
     """A node that allows nothing without a rule; plain connections from this machine are its administrator's."""
     cluster = LocalCluster(
         data=tmp_path / "kafka",
-        listeners=[SecuredListener(name="SCRAM", keystore=authority.server(), scram=True)],
+        listeners=[
+            SecuredListener(name="SCRAM", keystore=authority.server(), scram=True),
+            SecuredListener(name="MTLS", keystore=authority.server(), client_ca=authority.ca),
+        ],
         scram_users=PASSWORDS,
         properties={
             "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
@@ -45,15 +48,15 @@ async def strict_broker(tmp_path: Path, authority: Authority) -> AsyncIterator[L
 class Pods:
     """The manifests of an overlay, and what was started of them."""
 
-    def __init__(self, folder: Path, broker: LocalCluster, authority: Authority) -> None:
-        self.found: list[Resource] = resources("dev")
+    def __init__(self, folder: Path, broker: LocalCluster, authority: Authority, overlay: str, listener: str) -> None:
+        self.found: list[Resource] = resources(overlay)
         self.templates = dict(pod_templates(self.found))
         self.folder, self.running, self.port = folder, list[Role](), free_port()
         self._secrets = {"kafka-cluster-ca-cert": {"ca.crt": authority.ca.read_text()}} | {
-            name: {"password": password} for name, password in PASSWORDS.items()
+            name: secret_of(name, authority) for name in PASSWORDS
         }
         self._changed = {
-            "HEADWATER_BOOTSTRAP": broker.address("SCRAM"),
+            "HEADWATER_BOOTSTRAP": broker.address(listener),
             "HEADWATER_AGGREGATOR_LISTEN_HOST": "127.0.0.1",
             "HEADWATER_AGGREGATOR_LISTEN_PORT": str(self.port),
             "HEADWATER_LEASE_NAME": "",
@@ -95,9 +98,16 @@ class Pods:
         return self.running[-1]
 
 
+def secret_of(user: str, authority: Authority) -> dict[str, str]:
+    """What Strimzi puts into the secret of a user, whichever way of logging in it has."""
+    identity = authority.device(user)
+    files = {"user.crt": identity.certificate, "user.key": identity.key}
+    return {"password": PASSWORDS[user]} | {name: file.read_text() for name, file in files.items()}
+
+
 @contextmanager
 def pods_of(folder: Path, broker: LocalCluster, authority: Authority) -> Iterator[Pods]:
-    pods = Pods(folder, broker, authority)
+    pods = Pods(folder, broker, authority, "dev", "SCRAM")
     try:
         yield pods
     finally:
@@ -126,7 +136,8 @@ async def test_the_pods_train_with_the_rights_of_their_users(
 ) -> None:
     with pods_of(tmp_path / "pods", strict_broker, authority) as pods:
         await allow(strict_broker.bootstrap, rules(pods.found))
-        printed = await asyncio.to_thread(pods.run, "task-create", "task-create-x")
+        production = Pods(tmp_path / "production", strict_broker, authority, "production", "MTLS")
+        printed = await asyncio.to_thread(production.run, "task-create", "task-create-x")
         assert "task watch: 125 parameters" in printed
         again = await asyncio.to_thread(pods.run, "task-create", "task-create-y")
         assert "task watch exists already and stays as it is" in again
