@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from aggregator.commands import judge_command
 from aggregator.fairness import Habit
 from aggregator.gate import SETTLING, Passed, judge
 from aggregator.outcome import Admission, Consumed, DivergedError, Draft, admission
@@ -16,17 +17,14 @@ from aggregator.rules import Arrival, server_rule
 from aggregator.server_optimizer import server_optimizer
 from aggregator.staleness import staleness_weight
 from aggregator.state import FoldState
-from broker_topics.codecs import CodecId, Decoded, decode, encode, prepare
-from broker_topics.errors import InputsLostError, InvariantError, RejectCode, WireError
+from broker_topics.codecs import CodecId, Decoded, Encoded, decode, encode, prepare
+from broker_topics.errors import InputsLostError, InvariantError, WireError
 from broker_topics.frames import frame_crc
 from broker_topics.layout import Vector
-from broker_topics.messages import Control, Delta, Update
+from broker_topics.messages import Delta, Update
 from broker_topics.record import Body, Cause, Decision, RunKind, Step
 
-__all__ = ["PAUSE", "RESUME", "Admission", "DivergedError", "Draft", "Fold"]
-
-PAUSE, RESUME, ROLL_BACK = "pause", "resume", "roll_back"
-"""Commands that the control topic may carry; a roll back names the model version."""
+__all__ = ["Admission", "DivergedError", "Draft", "Fold"]
 
 
 class Fold:
@@ -128,13 +126,22 @@ class Fold:
         state.turn(base_hash=self._hashes[1][:8], max_staleness=state.chosen_staleness(self._rule.buffer_size))
         return self._close(cause, (Step(0, cause),), None)
 
-    def replay(self, body: Body, inputs: Mapping[tuple[int, int], bytes], *, compare: bool = True) -> None:
+    def replay(
+        self,
+        body: Body,
+        inputs: Mapping[tuple[int, int], bytes],
+        *,
+        delta: Encoded | None = None,
+        compare: bool = True,
+    ) -> None:
         """Apply the recorded decisions of the next record, with its recorded weights, and compare every hash.
 
         Args:    inputs: the frame of every data input that the record lists, by (partition, offset).
+                 delta: what the step published. It need not be made again then, and the record's hashes are taken on
+                 trust until `check`, which a caller owes before anything is built on the result.
                  compare: False only where an operator accepted that the result differs.
         Raises:  InputsLostError: an input is missing, or is another one than was decided on.
-                 DivergedError: the result is not what the record says.
+                 DivergedError: the result is not what the record says.  WireError: the delta cannot be read.
                  InvariantError: if inputs were offered since the last step.
         """
         if self.consumed:
@@ -148,7 +155,9 @@ class Fold:
                 self._again(run.partition, offset, next(decisions), inputs.get((run.partition, offset)))
         if sum(step.inputs for step in body.steps) != self.pending:
             raise DivergedError(f"version {body.version}: its decisions are not what its step says it took")
-        if self.pending:
+        if self.pending and delta is not None:
+            self._follow(body, delta)
+        elif self.pending:
             self._advance(body.max_staleness)
         reached = self._close(body.cause, body.steps, None).body
         if not compare:
@@ -156,6 +165,11 @@ class Fold:
         for name in ("version", "vector", "max_staleness", "state_hash", "hidden_hash", "served_hash"):
             if getattr(reached, name) != getattr(body, name):
                 raise DivergedError(f"replay of version {body.version} ends with another {name} than the chain says")
+
+    def check(self) -> None:
+        """Compare the model with the hashes of the last record; raises DivergedError where they differ."""
+        if self._hash() != self._hashes:
+            raise DivergedError(f"replay up to version {self.state.model.version} ends elsewhere than the chain says")
 
     def _again(self, partition: int, offset: int, decision: Decision, data: bytes | None) -> None:
         """Apply one recorded decision."""
@@ -209,17 +223,19 @@ class Fold:
         )
 
     def _obey(self, data: bytes, found: bool) -> Decision:
-        crc = frame_crc(data)
-        if roll_back_target(data) is not None:
-            return Decision(crc) if found else Decision(crc, 0.0, RejectCode.GONE)
-        try:
-            command = Control.from_bytes(data).command
-        except WireError as error:
-            return Decision(crc, 0.0, error.code)
-        if command not in (PAUSE, RESUME):
-            return Decision(crc, 0.0, RejectCode.MALFORMED)
-        self.state.paused = command == PAUSE
-        return Decision(crc)
+        decision, paused = judge_command(data, found=found)
+        if paused is not None:
+            self.state.paused = paused
+        return decision
+
+    def _follow(self, body: Body, delta: Encoded) -> None:
+        """One server step of somebody else: its delta and its hashes are those of the chain."""
+        state = self.state
+        self._optimizer.update(state.x, self._total, state.velocity, divisor=max(self._rule.buffer_size, self.pending))
+        state.model.advance(decode(delta), inputs=self.pending, horizon=state.settings.served_horizon)
+        self._hashes = body.state_hash, body.hidden_hash, body.served_hash
+        state.turn(base_hash=body.base_hash, max_staleness=body.max_staleness)
+        self._total.fill(0.0)
 
     def _advance(self, max_staleness: int | None) -> tuple[bytes, float]:
         """One server step: the Delta frame that it publishes, and its norm.
@@ -280,13 +296,3 @@ class Fold:
     def _pass_over(self, partition: int, first: int, count: int, kind: RunKind) -> None:
         self._consumed.add(partition, first, count, kind)
         self.state.vector[partition] += count
-
-
-def roll_back_target(data: bytes) -> int | None:
-    """The version that a command wants back; None for any other command."""
-    try:
-        control = Control.from_bytes(data)
-    except WireError:
-        return None
-    wanted = control.command == ROLL_BACK and type(control.argument) is int and control.argument >= 0
-    return int(control.argument) if wanted and control.argument is not None else None

@@ -11,7 +11,8 @@ from broker_topics.record import Run, RunKind
 from broker_topics.topics import Topic, topic_name
 
 _FETCH_S = 10.0
-_AHEAD = 2_000
+_AHEAD_BYTES = 16 * 1024 * 1024
+"""What is read ahead, whatever the log holds; beyond, only the partition that comes next is asked."""
 
 
 async def start_vector(bus: Bus, task: str) -> list[int]:
@@ -57,6 +58,12 @@ class InputLog:
         self.oldest_ms = math.inf
         """When the log took in the oldest input that `fetch` gave, on its own clock."""
 
+    async def reach(self, vector: Sequence[int]) -> None:
+        """Look again how far the log goes, if it does not go as far as `vector` by what was known."""
+        if any(end < offset for end, offset in zip(self._ends, vector, strict=True)):
+            self._starts = await start_vector(self._bus, self._task)
+            self._ends = await end_vector(self._bus, self._task)
+
     async def fetch(self, runs: Sequence[Run]) -> dict[tuple[int, int], bytes]:
         """The frames of all data inputs that the runs list, as far as the log still has them."""
         found: dict[tuple[int, int], bytes] = {}
@@ -93,7 +100,8 @@ class InputLog:
 
     async def _fill(self, partition: int) -> None:
         reader = self._reader(partition)
-        full = [p for p, ahead in self._ahead.items() if len(ahead) >= _AHEAD and p not in (partition, self._control)]
+        full = [p for p, ahead in self._ahead.items() if ahead and p not in (partition, self._control)]
+        full = full if self._bytes_ahead() >= _AHEAD_BYTES else []
         reader.pause([self._number(p) for p in full])
         try:
             with passing(Io.READ_INPUTS):
@@ -104,6 +112,9 @@ class InputLog:
             raise BusError("the input topics stopped answering; check the broker")
         for record in records:
             self._ahead[self._control if partition == self._control else record.partition].append(record)
+
+    def _bytes_ahead(self) -> int:
+        return sum(len(record.value or b"") for ahead in self._ahead.values() for record in ahead)
 
     def _number(self, partition: int) -> int:
         return 0 if partition == self._control else partition

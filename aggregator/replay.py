@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from aggregator.core import Fold
 from aggregator.inputs import end_vector, start_vector
 from aggregator.keyframe import load_keyframe
-from aggregator.restart import Progress, Replayer
+from aggregator.replayer import Progress, Replayer
 from aggregator.state import FoldState
 from broker_topics.bus import Bus
 from broker_topics.entry import CommitsReader, check_task
@@ -57,8 +57,12 @@ async def replay(bus: Bus, task: str, *, to_version: int | None = None, progress
     rest = records[index + 1 :]
     models = ModelsReader(bus, task)
     try:
-        replayer = Replayer(bus, models, await asyncio.to_thread(Fold, task=task, state=state), starts, ends)
-        await replayer.run(rest, progress)
+        fold = await asyncio.to_thread(Fold, task=task, state=state)
+        replayer = Replayer(bus, models, fold, starts, ends, proving=True)
+        try:
+            await replayer.run(rest, progress)
+        finally:
+            await replayer.close()
     finally:
         await models.close()
     return Replayed(

@@ -1,35 +1,38 @@
-"""From the log to a living fold: newest keyframe, then the inputs since by their recorded decisions, hashes checked."""
+"""From the log to a living fold, and along with the chain until this process is to lead.
+
+A restart and a warm standby are one thing: enter at the newest keyframe, apply what the records since say, and go on
+doing so; then check the log and lead. Whoever leads at once just skips the middle. Nothing here writes to the log,
+except what an operator accepted to be filled up.
+"""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from aggregator.core import Fold
-from aggregator.inputs import InputLog, check_partitions, end_vector, start_vector
+from aggregator.inputs import check_partitions, end_vector, start_vector
 from aggregator.keyframe import load_keyframe
 from aggregator.log_check import check_inputs
-from aggregator.recovery import Accept, Place, replay_forgiving
+from aggregator.recovery import Accept
+from aggregator.replayer import Replayer
 from aggregator.state import FoldState
 from broker_topics.bus import Bus
-from broker_topics.entry import CommitsReader, Official, check_task, entry
-from broker_topics.errors import ConfigError, InputsLostError
+from broker_topics.entry import ChainLostError, CommitsReader, Official, check_task, entry
+from broker_topics.errors import ConfigError, InputsLostError, InvariantError
 from broker_topics.models_log import ModelsReader, PartMissingError
-from broker_topics.record import Record
 
 _NOTE_CHARACTERS = 4_000
-
-Progress = Callable[[int, int], None]
-"""Called with versions replayed so far and in all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restored:
     """A fold at the chain's end, and the reader that stands there.
 
-    replayed: records since the keyframe; steps: server steps in them. oldest_ms: when the log took in the oldest input
-    of theirs, infinite if there is none. published_ms: when it took in the newest version's record. repair: what an
-    operator accepted to be without, in words; the next record must then be a keyframe that says so.
+    replayed: records that were applied; steps: server steps since the newest keyframe. oldest_ms: when the log took in
+    the oldest input since, infinite if there is none. published_ms: when it took in the newest version's record.
+    repair: what an operator accepted to be without, in words; the next record must then be a keyframe that says so.
     """
 
     fold: Fold
@@ -42,106 +45,135 @@ class Restored:
     repair: str = ""
 
 
-async def restore(bus: Bus, task: str, *, accept: Accept | None = None, progress: Progress | None = None) -> Restored:
-    """Bring the fold to the newest official record.
+class Replica:
+    """The fold of a task as the chain has it. `enter` once, `follow` as long as another leads, `lead` to take over.
 
-    Args:    accept: what the operator is willing to be without.
-    Raises:  ConfigError: unknown task.  InputsLostError: inputs that the chain consumed, or that wait to be consumed,
-             are gone or have become others.  DivergedError: replay reaches other bytes than the chain names.
-    """
-    accept = accept or Accept()
-    await check_task(bus, task)
-    models = ModelsReader(bus, task)
-    try:
-        commits, records, index, state = await _enter(bus, task, models)
-        starts, ends = await start_vector(bus, task), await end_vector(bus, task)
-        check_partitions(state.vector, ends)
-        fold = await asyncio.to_thread(Fold, task=task, state=state)
-        replayer = Replayer(bus, models, fold, starts, ends, forgiving=accept.divergence)
-        rest = [official.record for official in records[index + 1 :]]
-        await replayer.run(rest, progress)
-    finally:
-        await models.close()
-    missing = [f"input {offset} of partition {partition}" for partition, offset in replayer.lost]
-    missing += await check_inputs(bus, replayer.fold, starts=starts, ends=ends, accept=accept)
-    keyframes = tuple(official for official in records if official.record.body.keyframe)
-    return Restored(
-        fold=replayer.fold,
-        commits=commits,
-        keyframes=keyframes[-2:],
-        replayed=len(rest),
-        steps=sum(len(record.body.steps) for record in rest),
-        oldest_ms=replayer.oldest_ms,
-        published_ms=max(known.timestamp_ms for known in records if known.record.body.steps or known is records[0]),
-        repair="; ".join(missing)[:_NOTE_CHARACTERS],
-    )
-
-
-class Replayer:
-    """Applies official records in order to a fold that stands right before them; every version's hashes are compared.
-
-    fold: where it stands now; another object after a record that replaces the model.
-    lost: inputs left out, if it is forgiving.
+    After an error it must be closed; the next one enters anew.
     """
 
-    def __init__(
-        self,
-        bus: Bus,
-        models: ModelsReader,
-        fold: Fold,
-        starts: Sequence[int],
-        ends: Sequence[int],
-        *,
-        forgiving: bool = False,
-    ) -> None:
-        self._inputs = InputLog(bus, fold.task, first=fold.state.vector, starts=starts, ends=ends)
-        self._models, self._forgiving = models, forgiving
-        self.fold = fold
-        self.lost: list[Place] = []
+    def __init__(self, bus: Bus, task: str, *, accept: Accept | None = None) -> None:
+        self._bus, self._task, self._accept = bus, task, accept or Accept()
+        self._models = ModelsReader(bus, task)
+        self._commits: CommitsReader | None = None
+        self._replayer: Replayer | None = None
+        self._keyframes: list[Official] = []
+        self._due: deque[Official] = deque()
+        self._steps = self._published_ms = 0
+        self._read_to = self.height = -1
+        self.replayed = 0
 
     @property
-    def oldest_ms(self) -> float:
-        """When the log took in the oldest input that was read again; infinite before the first."""
-        return self._inputs.oldest_ms
+    def fold(self) -> Fold:
+        """Where it stands."""
+        return self._entered[1].fold
 
-    async def run(self, records: Sequence[Record], progress: Progress | None = None) -> None:
-        """Apply them all; raises InputsLostError, DivergedError unless forgiving."""
-        try:
-            for count, record in enumerate(records, 1):
-                if record.body.replaces_model:
-                    state = await load_keyframe(self._models, record)
-                    self.fold = await asyncio.to_thread(Fold, task=self.fold.task, state=state)
-                    self.lost.clear()
-                else:
-                    await self._apply(record)
-                if progress is not None:
-                    progress(count, len(records))
-        finally:
-            await self._inputs.close()
+    @property
+    def _entered(self) -> tuple[CommitsReader, Replayer]:
+        if self._commits is None or self._replayer is None:
+            raise InvariantError("a replica enters first")
+        return self._commits, self._replayer
 
-    async def _apply(self, record: Record) -> None:
-        frames = await self._inputs.fetch(record.body.runs)
-        if self._forgiving:
-            self.lost += await asyncio.to_thread(replay_forgiving, self.fold, record.body, frames)
-            return
-        try:
-            await asyncio.to_thread(self.fold.replay, record.body, frames)
-        except InputsLostError as error:
-            raise InputsLostError(f"{error}. To go on without it: headwater aggregator --accept-divergence") from error
+    async def enter(self) -> None:
+        """Come from the newest readable keyframe to the newest official record.
 
+        Raises:  ConfigError: unknown task.  InputsLostError: inputs that the chain consumed are gone or have become
+                 others.  DivergedError: replay reaches other bytes than the chain names.
+        """
+        await check_task(self._bus, self._task)
+        records, index, state = await self._keyframe()
+        starts, ends = await start_vector(self._bus, self._task), await end_vector(self._bus, self._task)
+        check_partitions(state.vector, ends)
+        fold = await asyncio.to_thread(Fold, task=self._task, state=state)
+        forgiving = self._accept.divergence
+        self._replayer = Replayer(self._bus, self._models, fold, starts, ends, forgiving=forgiving)
+        self._keyframes = [official for official in records if official.record.body.keyframe][-2:]
+        passed = records[: index + 1]
+        self._published_ms = max(one.timestamp_ms for one in passed if one.record.body.steps or one is records[0])
+        self.height, self._read_to = records[index].record.height, records[-1].record.height
+        self._due = deque(records[index + 1 :])
+        await self._go_on()
 
-async def _enter(bus: Bus, task: str, models: ModelsReader) -> tuple[CommitsReader, list[Official], int, FoldState]:
-    """The chain from a readable keyframe on: its reader, its records, where in them the keyframe is, and its state."""
-    for first in (await entry(bus, task, models), None):
-        commits = CommitsReader(bus, task, first)
-        records = await commits.to_the_end()
-        if not records and first is None:
-            raise ConfigError(f"task {task!r} has no first record; make it with: headwater task create --task {task}")
-        loaded = await _newest_keyframe(models, records)
-        if loaded is not None:
-            return commits, records, *loaded
-        await commits.close()
-    raise InputsLostError("no keyframe can be read: the models topic lost parts that the chain names")
+    async def follow(self, timeout_s: float) -> int:
+        """Apply what has become official, or wait for it; how many records that were.
+
+        Raises:  BusError: the broker is away, go on later. Of its kinds ChainLostError, OffsetGoneError, and
+                 PartMissingError, InputsLostError: close, and enter anew.
+        """
+        commits, _ = self._entered
+        if not self._due:
+            self._due += await commits.poll(timeout_s)
+        return await self._go_on()
+
+    async def lead(self) -> Restored:
+        """Come to the log's end, and see whether the inputs are still those that were consumed; may be repeated.
+
+        Raises:  as `follow`, and InputsLostError where inputs that wait to be consumed are gone or have become others,
+                 and nobody accepted that.
+        """
+        commits, replayer = self._entered
+        self._due += await commits.catch_up()
+        await self._go_on()
+        starts, ends = await start_vector(self._bus, self._task), await end_vector(self._bus, self._task)
+        missing = [f"input {offset} of partition {partition}" for partition, offset in replayer.lost]
+        missing += await check_inputs(self._bus, replayer.fold, starts=starts, ends=ends, accept=self._accept)
+        self._commits = None  # the writer goes on with it
+        return Restored(
+            fold=replayer.fold,
+            commits=commits,
+            keyframes=tuple(self._keyframes),
+            replayed=self.replayed,
+            steps=self._steps,
+            oldest_ms=replayer.oldest_ms,
+            published_ms=self._published_ms,
+            repair="; ".join(missing)[:_NOTE_CHARACTERS],
+        )
+
+    async def close(self) -> None:
+        """Give up the connections, but for what `lead` handed on."""
+        if self._replayer is not None:
+            await self._replayer.close()
+        if self._commits is not None:
+            await self._commits.close()
+        await self._models.close()
+
+    async def _go_on(self) -> int:
+        """Apply what was read, each record once, whatever goes wrong in between."""
+        count, replayer = len(self._due), self._entered[1]
+        while self._due:
+            official = self._due[0]
+            if official.record.height != self.height + 1:
+                raise ChainLostError("records of the chain were read and lost again")
+            await replayer.apply(official.record)
+            self._passed(self._due.popleft())
+        await replayer.check()
+        return count
+
+    def _passed(self, official: Official) -> None:
+        body = official.record.body
+        self.height = official.record.height
+        self.replayed += 1
+        self._steps += len(body.steps)
+        self._published_ms = max(self._published_ms, official.timestamp_ms if body.steps else 0)
+        if body.keyframe and self.height > self._read_to:
+            # Whoever comes next enters here; one that was there at our entry was passed because it cannot be read.
+            self._keyframes = [*self._keyframes[-1:], official]
+            self._steps = 0
+            self._entered[1].keyframe_passed()
+
+    async def _keyframe(self) -> tuple[list[Official], int, FoldState]:
+        """The chain from a readable keyframe on: its records, where in them the keyframe is, and its state."""
+        for first in (await entry(self._bus, self._task, self._models), None):
+            self._commits = CommitsReader(self._bus, self._task, first)
+            records = await self._commits.to_the_end()
+            if not records and first is None:
+                raise ConfigError(
+                    f"task {self._task!r} has no first record; make it with: headwater task create --task {self._task}"
+                )
+            loaded = await _newest_keyframe(self._models, records)
+            if loaded is not None:
+                return records, *loaded
+            await self._commits.close()
+        raise InputsLostError("no keyframe can be read: the models topic lost parts that the chain names")
 
 
 async def _newest_keyframe(models: ModelsReader, records: Sequence[Official]) -> tuple[int, FoldState] | None:

@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from aggregator.commands import roll_back_target
 from aggregator.committer import Committer, Pending
-from aggregator.core import Fold, roll_back_target
+from aggregator.core import Fold
 from aggregator.intake import Intake
 from aggregator.outcome import Admission
 from aggregator.state import FoldState

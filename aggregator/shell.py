@@ -16,17 +16,16 @@ from aggregator.lease import Election, at_once
 from aggregator.log_lag import LogLag
 from aggregator.observer import Observer
 from aggregator.recovery import Accept
-from aggregator.restart import Restored, restore
+from aggregator.restart import Restored
 from aggregator.serving import Serving
+from aggregator.standby import Standby
 from aggregator.state import FoldState
 from aggregator.sweep import KEEP_MS
 from aggregator.telemetry import TelemetryExporter
 from aggregator.writer import ChainWriter
 from broker_topics.bus import Bus
 from broker_topics.entry import CommitsReader
-from broker_topics.errors import BusError
 from broker_topics.models_log import ModelsReader, PartMissingError
-from broker_topics.patience import Patience
 from broker_topics.topics import Topic, topic_name
 from monitoring.health import Readiness
 from monitoring.logs import get_logger
@@ -63,19 +62,26 @@ class Aggregator:
         return self.observer.stragglers(k) if self.observer else []
 
     async def run(self) -> None:
-        """Wait until this process is to lead, restore, then serve until `stop`.
+        """Restore, follow the chain until this process is to lead, then serve until `stop`.
 
         Raises:  ConfigError, InputsLostError, LostRaceError, InvariantError: each ends the process with its own code.
         """
         elected = asyncio.Event()
+        standby = Standby(
+            self.bus, self.task, self.metrics, self.readiness, accept=self.accept, patience_s=self.patience_s
+        )
         try:
-            await _until(self.stop, [self.election.run(elected), self._when(elected)])
+            await _until(self.stop, [self._contend(standby.warm, elected), self._serve(standby, elected)])
         finally:
             await self.election.release()
 
-    async def _when(self, elected: asyncio.Event) -> None:
-        await elected.wait()
-        await self._lead(await self._restored())
+    async def _contend(self, warm: asyncio.Event, elected: asyncio.Event) -> None:
+        """Ask to lead as soon as that could be done at once."""
+        await warm.wait()
+        await self.election.run(elected)
+
+    async def _serve(self, standby: Standby, elected: asyncio.Event) -> None:
+        await self._lead(await standby.run(elected))
 
     async def _lead(self, restored: Restored) -> None:
         self.metrics.replay_versions_total.inc(restored.replayed)
@@ -128,18 +134,6 @@ class Aggregator:
             keyframe_s=restored.keyframes[-1].timestamp_ms / 1000,
         )
         return observer
-
-    async def _restored(self) -> Restored:
-        """The fold at the chain's end; waits as long as it may for a broker that is away."""
-        log.info("restore_started", task=self.task)
-        patience = Patience(self.patience_s)
-        while True:
-            try:
-                return await restore(self.bus, self.task, accept=self.accept)
-            except BusError as error:
-                log.warning("broker_unreachable", reason=str(error), patience_s=self.patience_s)
-                self.readiness.restoring(f"waits for the broker: {error}")
-                await patience.after(error)
 
     async def _older(self, version: int) -> FoldState | None:
         """The state of an older version, if it was a keyframe whose parts are still there."""

@@ -113,8 +113,17 @@ class CommitsReader:
 
     async def to_the_end(self) -> list[Official]:
         """Every official record from the first one (included) up to the log's end as it is now."""
+        return ([self._first] if self._first else []) + await self.catch_up()
+
+    async def catch_up(self) -> list[Official]:
+        """Every official record after the last one that was read, up to the log's end as it is now.
+
+        Raises:  LogCutError: the log ends before the last official record.
+        """
         stop = (await self._bus.end_offsets(self._topic))[0]
-        official: list[Official] = [self._first] if self._first else []
+        if stop <= self.chain.last_offset:
+            raise LogCutError("the chain's log was cut short")
+        official: list[Official] = []
         while self._reader.position(0) < stop:
             before = self._reader.position(0)
             with passing(Io.READ_COMMITS):

@@ -24,6 +24,7 @@ EVENTS: Mapping[str, str] = MappingProxyType(
         "restore_started": "The state is being rebuilt from the chain and the log.",
         "restored": "The state agrees with the newest official record.",
         "standby_warm": "The standby has caught up with the chain and can take over at once.",
+        "standby_enters_anew": "The standby could not go on from where it stood and enters at the newest keyframe.",
         "takeover_started": "This process leads from now on and checks the log before it writes.",
         "lease_acquired": "This process holds the Lease.",
         "lease_lost": "This process may not lead any more; `reason` says why. It ends with status 75.",

@@ -59,6 +59,7 @@ PURE = (
     "worker/settling.py",
     "worker/residual.py",
     "worker/result.py",
+    "aggregator/commands.py",
     "aggregator/core.py",
     "aggregator/election.py",
     "aggregator/gate.py",

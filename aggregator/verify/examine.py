@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from aggregator.inputs import InputLog, check_partitions, end_vector, start_vector
-from aggregator.restart import Progress
+from aggregator.replayer import Progress
 from aggregator.state import FoldState
 from aggregator.verify.account import Account
 from aggregator.verify.decisions import Decisions, Place

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from aggregator.core import PAUSE, RESUME
+from aggregator.commands import PAUSE, RESUME
 from aggregator.inputs import check_partitions, end_vector, start_vector
 from aggregator.state import Glance, glance
 from broker_topics.bus import Bus

@@ -5,7 +5,7 @@ import asyncio
 import numpy as np
 import pytest
 
-from aggregator.core import PAUSE, RESUME
+from aggregator.commands import PAUSE, RESUME
 from aggregator.keyframe import load_keyframe
 from aggregator.replay import replay
 from aggregator.shell import Aggregator

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from aggregator.core import PAUSE, RESUME, ROLL_BACK
+from aggregator.commands import PAUSE, RESUME, ROLL_BACK
 from aggregator.recovery import Accept
 from aggregator.replay import replay
 from aggregator.shell import Aggregator
