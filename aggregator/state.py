@@ -147,11 +147,15 @@ class FoldState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Glance:
-    """What a keyframe says beside its vectors, for whoever only looks; `population` is the fleet's estimated size."""
+    """What a keyframe says beside its vectors, for whoever only looks.
+
+    population: the fleet's estimated size. arrivals: accepted updates so far.
+    """
 
     settings: TaskSettings
     ledger: Ledger
     population: float
+    arrivals: int
     paused: bool
 
 
@@ -159,10 +163,12 @@ def glance(meta: bytes) -> Glance:
     """Read server state without any vector; raises WireError (malformed) where it cannot be read."""
     fixed, rows = _objects(meta)
     try:
+        fleet = Fairness.from_row(fixed["fairness"])
         return Glance(
             settings=TaskSettings.from_bytes(fixed["settings"]),
             ledger=Ledger.from_rows(rows),
-            population=Fairness.from_row(fixed["fairness"]).population,
+            population=fleet.population,
+            arrivals=fleet.arrivals,
             paused=bool(fixed["paused"]),
         )
     except (KeyError, TypeError, ValueError) as error:

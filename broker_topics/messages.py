@@ -61,6 +61,13 @@ def is_cohort(text: object) -> bool:
     return isinstance(text, str) and len(text) <= MAX_COHORT and (not text or text.isprintable())
 
 
+def check_cohort(cohort: str) -> str:
+    """The cohort itself; raises ConfigError unless it is at most 64 printable characters."""
+    if not is_cohort(cohort):
+        raise ConfigError(f"cohort {cohort!r} is not at most {MAX_COHORT} printable characters: choose another")
+    return cohort
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Update:
     """What a device sends: a compressed delta, what it started from, and how much work is in it.

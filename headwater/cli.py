@@ -21,6 +21,7 @@ COMMANDS = {
     "evaluator": "Score the served model on held-out data.",
     "status": "Say how a task is: healthy, how far, who is slow, what is refused.",
     "control": "Pause a task, resume it, or roll its model back.",
+    "stragglers": "List the devices that lag, and why.",
     "alerts": "Write the alert rules for Prometheus.",
     "config": "Show the settings of a process as they are now.",
     "replay": "Derive a model again from the log and compare hashes.",

@@ -102,6 +102,10 @@ class WorkerSettings(Section):
     outbox_max_bytes: int = Field(
         default=0, ge=0, le=2**40, description="Size at which the outbox takes no more; 0: what the model needs."
     )
+    cohort: str = Field(
+        default="",
+        description="Group that the devices are counted in, such as android-14; for metrics and nothing else.",
+    )
     outbox_max_age_s: float = Field(
         default=7 * 86_400.0,
         ge=60,

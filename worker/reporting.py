@@ -59,9 +59,11 @@ class Reporter:
             self._on_event(event)
 
 
-async def send_telemetry(bus: Bus, *, task: str, client_id: str, incarnation: int, values: Mapping[str, float]) -> bool:
+async def send_telemetry(
+    bus: Bus, *, task: str, client_id: str, incarnation: int, values: Mapping[str, float | str]
+) -> bool:
     """Send one report; False if it got lost, which is allowed. Numbers that are not finite stay behind."""
-    finite = {name: value for name, value in values.items() if math.isfinite(value)}
+    finite = {name: value for name, value in values.items() if isinstance(value, str) or math.isfinite(value)}
     report = Telemetry(client_id=client_id, task=task, incarnation=incarnation, values=finite)
     topic, key = topic_name(task, Topic.TELEMETRY), client_id.encode()
     try:

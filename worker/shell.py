@@ -66,6 +66,7 @@ class Parts:
     run: Runner
     run_training: Runner
     telemetry: bool
+    cohort: str
     stop_grace_s: float
 
 
@@ -242,7 +243,9 @@ class Session:
     async def _telemetry(self, trained: Report) -> None:
         attempts, retries = self._core.sending.attempts, self._core.sending.retries
         numbers = {name: float(value) for name, value in trained.facts.items() if not isinstance(value, str)}
-        values = {name.removeprefix("metric_"): value for name, value in numbers.items() if name.startswith("metric_")}
+        values: dict[str, float | str] = {
+            name.removeprefix("metric_"): value for name, value in numbers.items() if name.startswith("metric_")
+        }
         values |= {
             "train_seconds": numbers["seconds"],
             "train_steps": numbers["steps"],
@@ -254,6 +257,7 @@ class Session:
             "publish_retries": retries - self._told[1],
             "discarded_work": self._core.state.tally.discarded,
             "downlink_bytes": self.following.bytes_received,
+            **({"cohort": self._parts.cohort} if self._parts.cohort else {}),
         }
         names = {"task": self._parts.task, "client_id": self._parts.client_id}
         if await send_telemetry(self._parts.bus, **names, incarnation=self._core.state.incarnation, values=values):

@@ -18,7 +18,7 @@ from platformdirs import user_state_path
 from broker_topics.bus import Bus
 from broker_topics.crash_points import Io, passing
 from broker_topics.errors import BusError, ConfigError
-from broker_topics.messages import check_client_id
+from broker_topics.messages import check_client_id, check_cohort
 from broker_topics.settings import ConnectionSettings
 from broker_topics.topics import Topic, topic_name
 from monitoring.logs import configure
@@ -43,6 +43,7 @@ class Worker:
              bootstrap: the broker's address, else HEADWATER_BOOTSTRAP; or bus: a started connection, left open.
              state_dir: where work survives a power cut; default the user's state folder / task / client id.
              can_train: asked before each training, for example whether the device is charging.
+             cohort: a group that this device is counted in, such as "android-14"; for metrics and nothing else.
              telemetry: report training time, loss and the like to the fleet's operators.
              on_event: told of what happens to this device, from the event loop.
              seed: makes the seeds of trainings repeatable.
@@ -64,6 +65,7 @@ class Worker:
         bus: Bus | None = None,
         state_dir: str | os.PathLike[str] | None = None,
         can_train: Callable[[], bool] | None = None,
+        cohort: str = "",
         telemetry: bool = True,
         on_event: OnEvent | None = None,
         seed: int | None = None,
@@ -83,6 +85,7 @@ class Worker:
         self._bus, self._outbox, self._outbox_max_bytes = bus, outbox, outbox_max_bytes
         self._model, self._adapter, self._train, self._can_train = model, adapter_for(model), train, can_train
         self._telemetry, self._on_event, self._limits = telemetry, on_event, limits
+        self._cohort = check_cohort(cohort)
         self._rng, self._stop_grace_s = np.random.default_rng(seed), stop_grace_s
         self._clock, self._wall = clock, wall_clock
         self._run_in_thread = run_in_thread
@@ -142,11 +145,12 @@ class Worker:
         state_dir: Path | None = None,
         limits: Limits | None = None,
         outbox_max_bytes: int = 0,
+        cohort: str = "",
     ) -> None:
         """Take over what a command line says. What the code that made this worker left open may come from settings.
 
-        Args:    task, bootstrap, state_dir: replace the worker's own, if given. limits, outbox_max_bytes: count only
-                 where the worker was made without.
+        Args:    task, bootstrap, state_dir: replace the worker's own, if given. limits, outbox_max_bytes, cohort: count
+                 only where the worker was made without.
         Raises:  ConfigError: a name that cannot be a task's, or a bootstrap for a worker that was given a bus.
         """
         if task is not None:
@@ -159,6 +163,7 @@ class Worker:
         self.state_dir = state_dir or self.state_dir
         self._limits = self._limits or limits
         self._outbox_max_bytes = self._outbox_max_bytes or outbox_max_bytes
+        self._cohort = self._cohort or check_cohort(cohort)
 
     def stop(self) -> None:
         """Ask the worker to end soon: its training is told through `context.stop`. May be called from any thread."""
@@ -204,6 +209,7 @@ class Worker:
             run=self._run,
             run_training=run_training,
             telemetry=self._telemetry,
+            cohort=self._cohort,
             stop_grace_s=self._stop_grace_s,
         )
 

@@ -88,9 +88,9 @@ async def read_facts(bus: Bus, task: str, *, now_s: Callable[[], float] = time.t
     Raises:  ConfigError: the task is unknown, or this user may not read it.  BusError: the broker does not answer.
     """
     await check_task(bus, task)
-    chain = await _chain(bus, task)
+    chain = await chain_since_keyframe(bus, task)
     first, last = chain[0], chain[-1]
-    seen, unreadable = await _glance(bus, task, first)
+    seen, unreadable = await glance_of(bus, task, first)
     starts, ends = await start_vector(bus, task), await end_vector(bus, task)
     vector = last.record.body.vector
     check_partitions(vector, ends)
@@ -130,7 +130,7 @@ async def read_facts(bus: Bus, task: str, *, now_s: Callable[[], float] = time.t
     )
 
 
-async def _chain(bus: Bus, task: str) -> list[Official]:
+async def chain_since_keyframe(bus: Bus, task: str) -> list[Official]:
     """The official records from the newest keyframe on; from the beginning where nothing names one."""
     models = ModelsReader(bus, task)
     commits = CommitsReader(bus, task)
@@ -148,7 +148,7 @@ async def _chain(bus: Bus, task: str) -> list[Official]:
     return records[newest:]
 
 
-async def _glance(bus: Bus, task: str, keyframe: Official) -> tuple[Glance | None, str]:
+async def glance_of(bus: Bus, task: str, keyframe: Official) -> tuple[Glance | None, str]:
     """What a keyframe says beside its vectors, or why it cannot be read."""
     models = ModelsReader(bus, task)
     try:

@@ -42,6 +42,7 @@ def command(
             state_dir=Path(settings.state_dir) / quote(worker.client_id, safe="") if wanted else None,
             limits=_limits(settings),
             outbox_max_bytes=settings.outbox_max_bytes,
+            cohort=settings.cohort,
         )
     asyncio.run(_serve(workers))
 

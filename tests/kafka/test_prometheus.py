@@ -5,6 +5,7 @@ import pytest
 from monitoring.alerts import Alert, Options, Record, groups
 from monitoring.metrics import Metrics
 from tests.kafka.live import FAST, Live
+from tests.runbooks import queries
 
 
 @pytest.mark.slow
@@ -56,3 +57,11 @@ def test_offsets_and_decisions_add_up_and_devices_can_fetch(live: Live) -> None:
     assert [value for _, value in ask("headwater_fetch_probe_failures_total")] == [0.0]
     assert ask("headwater_updates_received_total")[0][1] > 5
     assert ask("headwater:version_age:seconds")[0][1] < 60
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("query", queries())
+def test_every_query_of_the_runbooks_works(live: Live, query: str) -> None:
+    found = live.prometheus.query(query)
+    assert found or "> 0" in query or "kafka_" in query or "seconds_bucket{" in query, "it has no result"
