@@ -27,8 +27,8 @@ async def _codecs(place: Place) -> list[Figure]:
 
 
 async def _ingest(place: Place) -> list[Figure]:
-    defaults = await ingest_figures(place, buffer_size=10, backlog_buffer_size=80, count=6_000)
-    return defaults + await ingest_figures(place, buffer_size=100, backlog_buffer_size=800, count=12_000)
+    sizes = {1_270_000: 12_000, 127_000: 30_000, 49_000: 30_000}
+    return [figure for size, count in sizes.items() for figure in await ingest_figures(place, size=size, count=count)]
 
 
 async def _latency(place: Place) -> list[Figure]:
