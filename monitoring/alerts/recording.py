@@ -94,10 +94,15 @@ def _model(options: Options) -> list[Record]:
         ),
         Record(
             record="headwater:evaluation_loss:avg10m",
-            expr=f"max by (task) (avg_over_time(headwater_evaluation_loss[{options.span('10m')}]))",
+            expr=_known_average("headwater_evaluation_loss", options.span("10m")),
         ),
         Record(
             record="headwater:evaluation_accuracy:avg10m",
-            expr=f"max by (task) (avg_over_time(headwater_evaluation_accuracy[{options.span('10m')}]))",
+            expr=_known_average("headwater_evaluation_accuracy", options.span("10m")),
         ),
     ]
+
+
+def _known_average(gauge: str, window: str) -> str:
+    """The mean of what was known: a gauge is not a number before its first report, and one such value spoils a mean."""
+    return f"max by (task) (avg_over_time(({gauge} > -Inf)[{window}:]))"

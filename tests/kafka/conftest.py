@@ -4,11 +4,13 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from broker_topics.local.cluster import LocalCluster
 from broker_topics.local.listeners import SecuredListener
+from broker_topics.local.plan import free_ports
 from tests.kafka.certificates import Authority, Identity
 from tests.kafka.live import Live, watched_fleet
 
@@ -38,6 +40,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> It
     keystore = authority.server()
     cluster = LocalCluster(
         data=tmp_path_factory.mktemp("kafka"),
+        metrics_port=free_ports(1)[0],
         listeners=[
             SecuredListener(name="TLS", keystore=keystore),
             SecuredListener(name="MTLS", keystore=keystore, client_ca=authority.ca),
@@ -65,11 +68,13 @@ def bootstrap(broker: LocalCluster) -> str:
 def live(broker: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     """A fleet that trains, watched by a Prometheus that has seen all of it for a while; ask, and leave it alone."""
     folder, task = tmp_path_factory.mktemp("live"), f"t-{uuid.uuid4().hex[:12]}"
-    with watched_fleet(folder, broker.bootstrap, task, keyframe_every=10) as live:
+    kafka = {"kafka": [urlsplit(address).netloc for address in broker.metrics_addresses]}
+    with watched_fleet(folder, broker.bootstrap, task, more_targets=kafka, keyframe_every=10) as live:
         watch = live.prometheus
         watch.until(lambda: watch.query("headwater_evaluation_accuracy > 0"), "a version was scored")
         watch.until(lambda: watch.query("rate(headwater_train_seconds_count[5s]) > 0"), "telemetry arrived twice")
         watch.until(lambda: watch.query("headwater_fetch_probes_total > 0"), "the model was fetched")
+        watch.until(lambda: watch.query("rate(kafka_log_log_size[15s])"), "the broker was heard twice")
         yield live
 
 

@@ -1,0 +1,1 @@
+"""Dashboards without Grafana: their panels drawn from a Prometheus into pictures, for a look."""
