@@ -61,7 +61,8 @@ class Committer:
     """Commits drafts in order, one at a time; the fold may be at most two records ahead of the one being appended.
 
     since_keyframe, oldest_ms: steps since the newest keyframe and the log's time of the oldest input in them. A restart
-    hands on what it replayed: or a process that never lives long would never write a keyframe.
+    hands on what it replayed: or a process that never lives long would never write a keyframe. parts_end: the offset
+    in models behind every part that newcomers need.
     """
 
     bus: Bus
@@ -76,6 +77,7 @@ class Committer:
     since_keyframe: int = 0
     oldest_ms: float = math.inf
     keep_ms: int = KEEP_MS
+    parts_end: float = 0
     ends: Sequence[int] = ()
     _lost_races: int = 0
     _again_at_s: float = 0.0
@@ -104,7 +106,7 @@ class Committer:
         self.since_keyframe += len(pending.draft.body.steps)
         self.oldest_ms = min([self.oldest_ms, *(appended_ms for _, appended_ms in pending.admitted)])
         many = self.since_keyframe >= state.settings.keyframe_every
-        due = (many or self._sweeper.keyframe_needed or self.keyframe_overdue) and self.now_s() >= self._again_at_s
+        due = (many or self.keyframe_due) and self.now_s() >= self._again_at_s
         if pending.draft.body.replaces_model or due:
             self._still.clear()
             pending.before = (self.since_keyframe, self.oldest_ms)
@@ -113,9 +115,11 @@ class Committer:
         self._queue.put_nowait(pending)
 
     @property
-    def keyframe_overdue(self) -> bool:
-        """Whether inputs that only replay still knows have reached a quarter of the retention time."""
-        return self.now_s() * 1000 - self.oldest_ms > self.retention_ms / 4
+    def keyframe_due(self) -> bool:
+        """Whether one must be written although few steps were made: newcomers miss parts that the log lost, or inputs
+        that only replay still knows have reached a quarter of the retention time.
+        """
+        return self._sweeper.keyframe_needed or self.now_s() * 1000 - self.oldest_ms > self.retention_ms / 4
 
     def waiting_behind(self, vector: Sequence[int]) -> int:
         """Updates that the log held, at the last look, behind `vector`."""
@@ -176,6 +180,7 @@ class Committer:
                 vector = self.writer.last.body.vector
                 check_partitions(vector, ends)
                 self.ends = ends
+                await self._look_after_parts()
                 waiting = [max(0, end - next_) for end, next_ in zip(ends, vector, strict=True)]
                 for partition, count in enumerate(waiting[:-1]):
                     self.metrics.consumer_lag_records.labels(partition=partition).set(count)
@@ -183,6 +188,13 @@ class Committer:
             except BusError as error:
                 log.warning("broker_unreachable", reason=str(error))
             await asyncio.sleep(_LAG_S)
+
+    async def _look_after_parts(self) -> None:
+        """A models topic that was cut short leaves newcomers without a way in: the next record mends that."""
+        end = (await self.bus.end_offsets(topic_name(self.task, Topic.MODELS)))[0]
+        if end < self.parts_end:
+            log.warning("parts_lost", end=end)
+            self.parts_end, self._sweeper.keyframe_needed = end, True
 
     def _show_ages(self, waiting_ms: float) -> None:
         """How long the oldest update waits, and how soon retention would take one that replay or the fold still needs.
@@ -212,6 +224,7 @@ class Committer:
         with stage(self.metrics, "commit"):
             official = await self._append(pending, parts)
         self._places.release()
+        self.parts_end = max([self.parts_end, *(part.offset + 1 for part in official.record.body.parts)])
         self._count_lost_races()
         if pending.draft.delta is not None:
             self.metrics.server_step_norm.observe(pending.draft.norm)

@@ -6,11 +6,13 @@ except what an operator accepted to be filled up.
 """
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from aggregator.chain_check import check_commits, newest_parts, parts_end
 from aggregator.core import Fold
 from aggregator.inputs import check_partitions, end_vector, start_vector
 from aggregator.keyframe import load_keyframe
@@ -32,7 +34,8 @@ class Restored:
 
     replayed: records that were applied; steps: server steps since the newest keyframe. oldest_ms: when the log took in
     the oldest input since, infinite if there is none. published_ms: when it took in the newest version's record.
-    repair: what an operator accepted to be without, in words; the next record must then be a keyframe that says so.
+    parts_end: the offset in models behind every part that newcomers need, infinite where a newer keyframe cannot be
+    read. repair: what an operator accepted to be without, in words; the next record must then be a keyframe that says so.
     """
 
     fold: Fold
@@ -42,6 +45,7 @@ class Restored:
     steps: int
     oldest_ms: float
     published_ms: int
+    parts_end: float
     repair: str = ""
 
 
@@ -59,6 +63,8 @@ class Replica:
         self._keyframes: list[Official] = []
         self._due: deque[Official] = deque()
         self._steps = self._published_ms = 0
+        self._parts_end: float = 0
+        self._cut: list[str] = []
         self._read_to = self.height = -1
         self.replayed = 0
 
@@ -76,8 +82,8 @@ class Replica:
     async def enter(self) -> None:
         """Come from the newest readable keyframe to the newest official record.
 
-        Raises:  ConfigError: unknown task.  InputsLostError: inputs that the chain consumed are gone or have become
-                 others.  DivergedError: replay reaches other bytes than the chain names.
+        Raises:  ConfigError: unknown task.  InputsLostError: records of the chain are gone, or inputs that it consumed
+                 are or have become others.  DivergedError: replay reaches other bytes than the chain names.
         """
         await check_task(self._bus, self._task)
         records, index, state = await self._keyframe()
@@ -87,6 +93,8 @@ class Replica:
         forgiving = self._accept.divergence
         self._replayer = Replayer(self._bus, self._models, fold, starts, ends, forgiving=forgiving)
         self._keyframes = [official for official in records if official.record.body.keyframe][-2:]
+        newest = records[index] is self._keyframes[-1]
+        self._parts_end = parts_end(records[index : index + 1]) if newest else math.inf
         passed = records[: index + 1]
         self._published_ms = max(one.timestamp_ms for one in passed if one.record.body.steps or one is records[0])
         self.height, self._read_to = records[index].record.height, records[-1].record.height
@@ -114,7 +122,7 @@ class Replica:
         self._due += await commits.catch_up()
         await self._go_on()
         starts, ends = await start_vector(self._bus, self._task), await end_vector(self._bus, self._task)
-        missing = [f"input {offset} of partition {partition}" for partition, offset in replayer.lost]
+        missing = self._cut + [f"input {offset} of partition {partition}" for partition, offset in replayer.lost]
         missing += await check_inputs(self._bus, replayer.fold, starts=starts, ends=ends, accept=self._accept)
         self._commits = None  # the writer goes on with it
         return Restored(
@@ -125,6 +133,7 @@ class Replica:
             steps=self._steps,
             oldest_ms=replayer.oldest_ms,
             published_ms=self._published_ms,
+            parts_end=self._parts_end,
             repair="; ".join(missing)[:_NOTE_CHARACTERS],
         )
 
@@ -154,17 +163,21 @@ class Replica:
         self.replayed += 1
         self._steps += len(body.steps)
         self._published_ms = max(self._published_ms, official.timestamp_ms if body.steps else 0)
+        self._parts_end = max(self._parts_end, parts_end([official]))
         if body.keyframe and self.height > self._read_to:
             # Whoever comes next enters here; one that was there at our entry was passed because it cannot be read.
             self._keyframes = [*self._keyframes[-1:], official]
             self._steps = 0
+            self._parts_end = parts_end([official])
             self._entered[1].keyframe_passed()
 
     async def _keyframe(self) -> tuple[list[Official], int, FoldState]:
         """The chain from a readable keyframe on: its records, where in them the keyframe is, and its state."""
+        parts = await newest_parts(self._models)
         for first in (await entry(self._bus, self._task, self._models), None):
             self._commits = CommitsReader(self._bus, self._task, first)
             records = await self._commits.to_the_end()
+            self._cut = check_commits(self._task, self._commits, records, parts, self._accept)
             if not records and first is None:
                 raise ConfigError(
                     f"task {self._task!r} has no first record; make it with: headwater task create --task {self._task}"
@@ -173,7 +186,10 @@ class Replica:
             if loaded is not None:
                 return records, *loaded
             await self._commits.close()
-        raise InputsLostError("no keyframe can be read: the models topic lost parts that the chain names")
+        raise InputsLostError(
+            "no keyframe can be read: the models topic lost parts that the chain names, or was made anew. Bring it back "
+            "from a replica or a copy, or make a new task under another name"
+        )
 
 
 async def _newest_keyframe(models: ModelsReader, records: Sequence[Official]) -> tuple[int, FoldState] | None:

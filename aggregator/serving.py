@@ -24,7 +24,7 @@ _MAX_BYTES = 64 * 1024 * 1024
 _SLICE_BYTES = 4 * 1024 * 1024
 """Bytes of updates that the fold takes in one go before it looks up: bounds how long a stop or a deadline waits."""
 
-_IDLE_S = 30.0
+_IDLE_S = 5.0
 
 log = get_logger("aggregator")
 
@@ -74,7 +74,7 @@ class Serving:
             async with asyncio.timeout_at(until if self.due is None else min(until, self.due)):
                 await self.intake.arrived.wait()
         except TimeoutError:
-            if self.committer.keyframe_overdue and not self.fold.consumed:
+            if self.committer.keyframe_due and not self.fold.consumed:
                 await self._close(Cause.DEADLINE)
 
     async def _updates(self, batch: list[BusRecord]) -> None:

@@ -102,6 +102,7 @@ class Aggregator:
             now_s=self.now_s,
             since_keyframe=restored.steps,
             oldest_ms=restored.oldest_ms,
+            parts_end=restored.parts_end,
             keep_ms=int(self.keep_parts_s * 1000),
         )
         intake = Intake(self.bus, self.task, tuple(restored.fold.state.vector), self.metrics, log_lag)

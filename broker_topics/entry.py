@@ -44,6 +44,8 @@ class CommitsReader:
         self.lost_races = 0
         """Records seen whose place in the chain another one had taken."""
         self._adrift_at: bytes | None = None
+        self.unreadable_at = -1
+        """The last offset whose record could not be read, -1 if there was none."""
         self._reader: LogReader = bus.reader(self._topic, {0: self.chain.last_offset + 1})
 
     @property
@@ -103,6 +105,8 @@ class CommitsReader:
         batch = await self._reader.fetch(max_records=200, timeout_s=timeout_s)
         official = []
         for record in batch:
+            if not record.readable:
+                self.unreadable_at = record.offset
             data = record.value or b""
             link = self.chain.feed(record.offset, data)
             if link is not None:

@@ -19,6 +19,7 @@ from broker_topics.topics import Topic, topic_name
 HEAD_KEY = b"head"
 _IN_FLIGHT = 4
 _TAIL_RECORDS = 64
+_LAST_RECORDS = 16
 _FETCH_S = 10.0
 
 
@@ -92,7 +93,14 @@ class ModelsReader:
         Opened in a thread: a dozen may lie ready, and hashing them in a row would hold up the event loop.
         """
         for ref in refs:
-            yield await asyncio.to_thread(open_part, await self._value(ref), ref)
+            yield await self._piece(ref)
+
+    async def _piece(self, ref: PartRef) -> bytes | memoryview:
+        value = await self._value(ref)
+        try:
+            return await asyncio.to_thread(open_part, value, ref)
+        except WireError:  # the log was cut short, and another part of that size was written in its place
+            return await asyncio.to_thread(open_part, await self._moved(ref), ref)
 
     async def read(self, refs: Sequence[PartRef], name: str) -> bytes:
         """A whole blob of a record; meant for small ones. Raises PartMissingError."""
@@ -128,6 +136,13 @@ class ModelsReader:
                 return None
             stop, window = first, window * 2
         return None
+
+    async def tail(self) -> list[tuple[int, bytes]]:
+        """Offset and key of the newest few records that have one, oldest first."""
+        start = (await self._bus.start_offsets(self._topic))[0]
+        stop = (await self._bus.end_offsets(self._topic))[0]
+        first = max(start, stop - _LAST_RECORDS)
+        return [(record.offset, record.key) async for record in self._between(first, stop) if record.key]
 
     async def keys(self, before: int) -> list[bytes]:
         """Every key that the topic holds up to offset `before` and that was not tombstoned, oldest first."""

@@ -37,6 +37,7 @@ EVENTS: Mapping[str, str] = MappingProxyType(
         "keyframe_failed": "A keyframe could not be published; the next record tries again.",
         "fetch_probe_failed": "What devices need to follow the newest version could not be fetched.",
         "command_decided": "A command of the control topic was obeyed or refused; `outcome` says which.",
+        "parts_lost": "Parts that newcomers need are gone from the models topic; the next record is a keyframe.",
         "parts_swept": "Parts that nobody needs any more were deleted from the models topic.",
         "update_refused": "An update was refused; `code` says why.",
         "append_in_doubt": "The broker did not confirm a record; the same bytes are sent again.",

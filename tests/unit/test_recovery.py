@@ -1,6 +1,7 @@
 """What happens when the log lost what it had acknowledged, and what an operator may accept then."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -232,3 +233,80 @@ async def test_partitions_added_under_a_running_aggregator_end_it_before_work_is
     with pytest.raises(ConfigError, match="12 partitions of updates, the topic has 13"):
         async with asyncio.timeout(20):
             await service
+
+
+async def test_a_chain_cut_short_while_nobody_ran_stops_the_start_and_goes_on_once_accepted(bus):
+    await make_task(bus, TASK, buffer_size=1)
+    device = await Device(bus, TASK, "a").enter()
+    async with running(bus, TASK):
+        for version in range(1, 7):
+            await device.send(device.update(float(version)).to_bytes())
+            await device.until_version(version)
+    bus.log.partition(topic_name(TASK, Topic.COMMITS), 0).cut(3)
+    with pytest.raises(InputsLostError, match=r"ends with record 2, but record 6 has left parts.*accept-loss"):
+        await serve_until(bus, 3)
+    await serve_until(bus, 3, loss=True)
+    repair = (await chain_of(bus, TASK))[3]
+    assert (repair.body.cause, repair.body.keyframe) == (Cause.REPAIR, True)
+    assert "record 6 has left parts in models" in repair.body.note
+    async with running(bus, TASK):  # the same loss is told once; what was consumed behind the cut is consumed again
+        newcomer = await Device(bus, TASK, "b").enter()
+        place = await newcomer.send(newcomer.update(1.0).to_bytes())
+        await newcomer.until_version(newcomer.follower.model.version + 1)
+    assert (await chain_of(bus, TASK))[-1].body.vector[place.partition] == place.offset + 1
+    assert sum(sum(run.count for run in record.body.runs) for record in await chain_of(bus, TASK)) == 7
+    assert (await replay(bus, TASK)).to_version >= 4
+
+
+async def test_a_chain_record_that_cannot_be_read_stops_the_start(bus):
+    await make_task(bus, TASK, buffer_size=1)
+    device = await Device(bus, TASK, "a").enter()
+    commits = bus.log.partition(topic_name(TASK, Topic.COMMITS), 0)
+    async with running(bus, TASK):
+        for version in (1, 2):
+            await device.send(device.update(float(version)).to_bytes())
+            await device.until_version(version)
+    commits.spoil(2)
+    with pytest.raises(InputsLostError, match="offset 2 of the commits topic cannot be read"):
+        await serve_until(bus, 3)
+    await serve_until(bus, 2, loss=True)
+    await serve_until(bus, 3)
+    assert [record.body.cause for record in await chain_of(bus, TASK)][2] is Cause.REPAIR
+
+
+async def test_an_empty_chain_beside_a_model_is_a_loss_and_no_new_task(bus):
+    await three_versions(bus)
+    bus.log.partition(topic_name(TASK, Topic.COMMITS), 0).cut(0)
+    with pytest.raises(InputsLostError, match="is empty, although models holds parts up to record 3"):
+        await serve_until(bus, 4)
+    with pytest.raises(InputsLostError, match="is empty"):
+        await serve_until(bus, 4, loss=True)
+
+
+async def test_a_models_topic_cut_short_is_mended_by_a_keyframe_although_nobody_can_send(bus):
+    await three_versions(bus)
+    bus.log.partition(topic_name(TASK, Topic.MODELS), 0).cut(6)
+    with pytest.raises(ChainLostError, match="only the next keyframe"):
+        await follows(bus)
+    async with running(bus, TASK) as aggregator:
+        await until(lambda: metric(aggregator, "headwater_chain_length") == 4)
+        newcomer = await Device(bus, TASK, "b").enter()
+        await newcomer.send(newcomer.update(1.0).to_bytes())
+        await newcomer.until_version(4)
+    assert [record.body.keyframe for record in await chain_of(bus, TASK)] == [True, False, False, False, True, False]
+
+
+async def test_another_part_of_the_same_size_in_a_parts_place_is_taken_for_a_missing_one(bus):
+    await make_task(bus, TASK, buffer_size=1, keyframe_every=2)
+    device = await Device(bus, TASK, "a").enter()
+    async with running(bus, TASK):
+        for version in (1, 2, 3):
+            await device.send(device.update(float(version)).to_bytes())
+            await device.until_version(version)
+    newest = [record for record in await chain_of(bus, TASK) if record.body.keyframe][-1]
+    (hidden,) = [part for part in newest.body.parts if part.name == "hidden"]
+    models = bus.log.partition(topic_name(TASK, Topic.MODELS), 0)
+    models.records[hidden.offset] = replace(models.records[hidden.offset], value=bytes(hidden.size))
+    newcomer = await follows(bus)
+    assert newcomer.model.hidden_hash() == device.follower.model.hidden_hash()
+    await serve_until(bus, 4)
