@@ -15,15 +15,16 @@ from aggregator.inputs import check_partitions, end_vector
 from aggregator.keyframe import keyframe_parts
 from aggregator.log_lag import LogLag
 from aggregator.observer import Observer
+from aggregator.rejects import rejects
 from aggregator.state import FoldState
 from aggregator.sweep import KEEP_MS, Sweeper
 from aggregator.writer import ChainWriter, Parts
 from broker_topics.bus import Bus
 from broker_topics.crash_points import Io, passing
 from broker_topics.entry import Official
-from broker_topics.errors import BusError, ConfigError, LostRaceError, RejectCode
+from broker_topics.errors import BusError, ConfigError, LostRaceError
 from broker_topics.messages import Head, Reject
-from broker_topics.record import Body, PartRef, RunKind
+from broker_topics.record import Body, PartRef
 from broker_topics.topics import Topic, topic_name
 from monitoring.logs import get_logger
 from monitoring.metrics import Metrics, stage
@@ -81,6 +82,7 @@ class Committer:
     ends: Sequence[int] = ()
     _lost_races: int = 0
     _again_at_s: float = 0.0
+    _log_seen: tuple[float, float] | None = None
     _queue: "asyncio.Queue[Pending]" = field(default_factory=asyncio.Queue)
     _published: "asyncio.Queue[tuple[Pending, tuple[PartRef, ...]]]" = field(default_factory=asyncio.Queue)
     _places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_UNDER_WAY))
@@ -104,9 +106,12 @@ class Committer:
     async def put(self, pending: Pending, state: FoldState) -> None:
         """Queue a draft; where a keyframe is due, the fold's vectors are read until it is published."""
         self.since_keyframe += len(pending.draft.body.steps)
-        self.oldest_ms = min([self.oldest_ms, *(appended_ms for _, appended_ms in pending.admitted)])
+        appended = [appended_ms for _, appended_ms in pending.admitted]
+        self.oldest_ms = min([self.oldest_ms, *appended])
+        if appended:
+            self._saw(max(appended))
         many = self.since_keyframe >= state.settings.keyframe_every
-        due = (many or self.keyframe_due) and self.now_s() >= self._again_at_s
+        due = self.keyframe_due or (many and self._may_try)
         if pending.draft.body.replaces_model or due:
             self._still.clear()
             pending.before = (self.since_keyframe, self.oldest_ms)
@@ -119,7 +124,25 @@ class Committer:
         """Whether one must be written although few steps were made: newcomers miss parts that the log lost, or inputs
         that only replay still knows have reached a quarter of the retention time.
         """
-        return self._sweeper.keyframe_needed or self.now_s() * 1000 - self.oldest_ms > self.retention_ms / 4
+        overdue = self._log_ms() - self.oldest_ms > self.retention_ms / 4
+        return (self._sweeper.keyframe_needed or overdue) and self._may_try
+
+    @property
+    def _may_try(self) -> bool:
+        """Whether no keyframe was refused a moment ago."""
+        return asyncio.get_running_loop().time() >= self._again_at_s
+
+    def _saw(self, log_ms: float) -> None:
+        """Note the log's time stamp of a record."""
+        latest = log_ms if self._log_seen is None else max(log_ms, self._log_ms())
+        self._log_seen = (latest, asyncio.get_running_loop().time())
+
+    def _log_ms(self) -> float:
+        """Now on the log's own clock, as far as records tell it: this machine's may be a year off, or jump."""
+        if self._log_seen is None:
+            return self.now_s() * 1000
+        log_ms, at_s = self._log_seen
+        return log_ms + (asyncio.get_running_loop().time() - at_s) * 1000
 
     def waiting_behind(self, vector: Sequence[int]) -> int:
         """Updates that the log held, at the last look, behind `vector`."""
@@ -169,7 +192,7 @@ class Committer:
         steps, oldest_ms = pending.before
         self.since_keyframe += steps
         self.oldest_ms = min(self.oldest_ms, oldest_ms)
-        self._again_at_s = self.now_s() + _KEYFRAME_AGAIN_S
+        self._again_at_s = asyncio.get_running_loop().time() + _KEYFRAME_AGAIN_S
         return await self.writer.publish(height, pending.draft.delta, None)
 
     async def watch_log(self) -> None:
@@ -224,6 +247,7 @@ class Committer:
         with stage(self.metrics, "commit"):
             official = await self._append(pending, parts)
         self._places.release()
+        self._saw(official.timestamp_ms)
         self.parts_end = max([self.parts_end, *(part.offset + 1 for part in official.record.body.parts)])
         self._count_lost_races()
         if pending.draft.delta is not None:
@@ -240,8 +264,7 @@ class Committer:
 
     async def _after(self, pending: Pending, official: Official) -> None:
         """Advisory writes: a crash before or within them loses nothing that the chain does not say."""
-        told = [_reject_of(admission) for admission, _ in pending.admitted if admission.refused]
-        told += _unreadable(official.record.body)
+        told = rejects((admission for admission, _ in pending.admitted), official.record.body)
         await asyncio.gather(*(self._reject(reject) for reject in told))
         if not official.record.body.keyframe:
             return
@@ -267,24 +290,3 @@ class Committer:
             self.metrics.bytes_published_total.labels(kind="reject").inc(len(data))
         except BusError as error:
             log.warning("reject_write_failed", reason=str(error))
-
-
-def _reject_of(admission: Admission) -> Reject:
-    return Reject(
-        code=admission.decision.code or RejectCode.MALFORMED,
-        partition=admission.partition,
-        offset=admission.offset,
-        client_id=admission.client_id,
-        crc=admission.decision.crc,
-    )
-
-
-def _unreadable(body: Body) -> list[Reject]:
-    """Of every update that could not be read where it lies; whose it was nobody knows."""
-    control = len(body.vector) - 1
-    return [
-        Reject(code=RejectCode.UNREADABLE, partition=run.partition, offset=offset, client_id="", crc=0)
-        for run in body.runs
-        if run.kind is RunKind.UNREADABLE and run.partition != control
-        for offset in range(run.first, run.first + run.count)
-    ]

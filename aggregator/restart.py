@@ -35,7 +35,7 @@ class Restored:
     replayed: records that were applied; steps: server steps since the newest keyframe. oldest_ms: when the log took in
     the oldest input since, infinite if there is none. published_ms: when it took in the newest version's record.
     parts_end: the offset in models behind every part that newcomers need, infinite where a newer keyframe cannot be
-    read. repair: what an operator accepted to be without, in words; the next record must then be a keyframe that says so.
+    read. repair: what an operator accepted to be without, in words, for the next record, which must be a keyframe.
     """
 
     fold: Fold
@@ -187,8 +187,8 @@ class Replica:
                 return records, *loaded
             await self._commits.close()
         raise InputsLostError(
-            "no keyframe can be read: the models topic lost parts that the chain names, or was made anew. Bring it back "
-            "from a replica or a copy, or make a new task under another name"
+            "no keyframe can be read: the models topic lost parts that the chain names, or was made anew. Bring it "
+            "back from a replica or a copy, or make a new task under another name"
         )
 
 

@@ -261,6 +261,20 @@ async def test_a_keyframe_is_written_before_retention_takes_what_only_replay_sti
         assert [record.body.keyframe for record in await chain_of(bus, TASK)] == [True, False, True]
 
 
+@pytest.mark.parametrize("wrong_s", [-365 * 86_400, 365 * 86_400])
+async def test_an_aggregator_whose_clock_is_a_year_off_writes_no_more_keyframes(wrong_s):
+    async with MemoryBus(MemoryLog(now_s=lambda: 1e9)) as bus:
+        await make_task(bus, TASK, buffer_size=1)
+        (a,) = await devices(bus, "a")
+        aggregator = Aggregator(bus=bus, task=TASK, now_s=lambda: 1e9 + wrong_s)
+        service = asyncio.create_task(aggregator.run())
+        for version in (1, 2, 3):
+            await a.send(a.update(1.0).to_bytes())
+            await a.until_version(version)
+        await ended([service])
+        assert [record.body.keyframe for record in await chain_of(bus, TASK)] == [True, False, False, False]
+
+
 async def test_an_aggregator_that_starts_before_its_broker_waits_for_it_and_says_so(bus):
     await make_task(bus, TASK)
     bus.log.down = True
