@@ -11,7 +11,7 @@ from broker_topics.codecs import CodecId, decode, encode, encode_with_residual
 from broker_topics.codecs.positions import positions_of, raw_bounds, read_gaps, write_gaps
 from broker_topics.codecs.selection import largest
 from broker_topics.codecs.values import levels_of
-from broker_topics.errors import ConfigError
+from broker_topics.errors import ConfigError, WireError
 from broker_topics.layout import Vector
 from tests.unit.codec_vectors import heavy_tailed, scrambled, vectors
 
@@ -173,3 +173,11 @@ def test_encoding_a_large_vector_takes_memory_for_what_is_sent_only(density: flo
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak <= vectors_of_memory * vector.nbytes
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_the_last_position_may_be_the_vectors_last_and_not_one_further(wide: bool) -> None:
+    raw = b"".join(write_gaps(np.array([3, 70_998, 70_999]), wide=wide))
+    assert positions_of(read_gaps(raw, 3, 71_000, wide=wide), 3).tolist() == [3, 70_998, 70_999]
+    with pytest.raises(WireError, match="behind the end"):
+        read_gaps(raw, 3, 70_999, wide=wide)
