@@ -7,6 +7,7 @@ import yaml
 from broker_topics.local.agent import RULES_FILE as AGENT_RULES
 from headwater.cli import run
 from monitoring.alerts import RULES_FILE
+from monitoring.dashboards import DASHBOARDS, grafana_file
 from monitoring.metrics import Metrics
 from tests.k8s.manifests import OVERLAYS, pick, pod_templates, resources
 from tests.k8s.tools import ROOT
@@ -41,6 +42,15 @@ def test_the_file_with_the_rules_is_what_the_command_writes(tmp_path: Path) -> N
     assert (COMPONENTS / "monitoring" / "prometheus-rule.yaml").read_text() == file.read_text(), (
         "run: headwater alerts export --kubernetes -o k8s/components/monitoring/prometheus-rule.yaml"
     )
+
+
+def test_grafana_in_the_cluster_gets_the_tested_dashboards() -> None:
+    tested = {grafana_file(dashboard).name: grafana_file(dashboard).read_text() for dashboard in DASHBOARDS}
+    for overlay in OVERLAYS:
+        found = [r for r in resources(overlay) if r["metadata"].get("labels", {}).get("grafana_dashboard") == "1"]
+        assert [r["data"] for r in found] == ([] if overlay == "dev" else [tested]), (
+            "run: headwater dashboards export --out k8s/components/monitoring/dashboards"
+        )
 
 
 def test_brokers_name_their_metrics_as_the_local_broker_does() -> None:
