@@ -150,7 +150,7 @@ class Core:
         before = self.state
         self.state = settle(before, row, decision.outcome, decision.incarnation)
         self.sending.settled()
-        facts: dict[str, Fact] = {"sequence": row.sequence, "base_version": row.base_version, "work": row.work}
+        facts = _facts_of(row)
         self._report(Kind.SETTLED, outcome=decision.outcome, weight=decision.weight, **facts)
         if self.state.tally.updates_discarded > before.tally.updates_discarded:
             self._report(Kind.DISCARDED, reason=decision.outcome, **facts)
@@ -196,8 +196,8 @@ class Core:
         row = self.state.row
         if row is None or (row.incarnation, row.sequence) != (event.incarnation, event.sequence):
             return
-        facts: dict[str, Fact] = {"sequence": row.sequence, "base_version": row.base_version, "work": row.work}
-        self._report(Kind.SENT, bytes=len(row.data), **facts)
+        place: dict[str, Fact] = {"partition": event.partition, "offset": event.offset}
+        self._report(Kind.SENT, bytes=len(row.data), **place, **_facts_of(row))
         if self._last is not None and event.offset < self._last.vector[event.partition]:
             self._doubt(row, "the chain had passed the update before its place was known")
             return
@@ -273,3 +273,14 @@ class Core:
 
     def _report(self, kind: Kind, **facts: Fact) -> None:
         self._reports.append(Report(kind, facts))
+
+
+def _facts_of(row: Row) -> dict[str, Fact]:
+    """What tells one update from all others, and how much is in it."""
+    return {
+        "incarnation": row.incarnation,
+        "sequence": row.sequence,
+        "crc": row.crc,
+        "base_version": row.base_version,
+        "work": row.work,
+    }
