@@ -88,8 +88,8 @@ async def devices_die_at(ground: Ground, points: Sequence[str]) -> None:
 
         for point in points:
             async with ground.run(f"devices die at {point}"):
-                once = Io(point.partition(":")[0]) in (Io.OUTBOX_OPEN, Io.ENTER, Io.STORE_TRAINING)
-                await dies_at(fleet, f"{point}:{1 if once else int(rng.integers(1, 4))}", worker)
+                often = Io(point.partition(":")[0]) in (Io.OUTBOX_WRITE, Io.STORE_SETTLED, Io.FOLLOW, Io.PRODUCE)
+                await dies_at(fleet, f"{point}:{int(rng.integers(1, 4)) if often else 1}", worker)
         async with ground.run("devices died, the last ones live"):
             alive = worker(fleet)
             await fleet.until_told(alive, "update_settled", 4)

@@ -79,9 +79,10 @@ class Ground:
         try:
             yield
         except Exception as error:
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            what = str(error)[:_SHOWN_CHARACTERS]
-            self.broken(name, f"{type(error).__name__} in {Path(where.filename).name} line {where.lineno}: {what}")
+            for one in _leaves(error):
+                frames = traceback.extract_tb(one.__traceback__)
+                where = " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(frames[-4:]))
+                self.broken(name, f"{type(one).__name__} ({where}): {str(one)[:_SHOWN_CHARACTERS]}")
         self.runs += 1
         found = len(self.violations) - before
         result = f"{found} VIOLATIONS" if found else "ok"
@@ -96,3 +97,10 @@ class Ground:
         """A function that says whether the time, counted from now, is not over."""
         end = asyncio.get_running_loop().time() + seconds
         return lambda: asyncio.get_running_loop().time() < end
+
+
+def _leaves(error: Exception) -> list[Exception]:
+    """An error, or all that are in a group of them."""
+    if isinstance(error, ExceptionGroup):
+        return [leaf for one in error.exceptions for leaf in _leaves(one)]
+    return [error]

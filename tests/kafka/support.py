@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from aggregator.verify import Evidence
 from broker_topics.bus import Bus, BusRecord
 from broker_topics.messages import Reject
 from broker_topics.topics import Topic, topic_name
@@ -264,13 +265,13 @@ async def accepted(bus: Bus, task: str) -> int:
     return sum(d.accepted for record in await chain_of(bus, task) for d in record.body.decisions)
 
 
-async def settled_history(bus: Bus, task: str) -> History:
+async def settled_history(bus: Bus, task: str, *, evidence: Evidence | None = None) -> History:
     """Check the log once every update in it is decided; a violation fails the test. The aggregator must still run."""
     give_up = time.monotonic() + DEADLINE_S
     while not await all_settled(bus, task):
         assert time.monotonic() < give_up, "what the log acknowledged was never decided on"
         await asyncio.sleep(0.1)
-    history = await check(bus, task, settled=True, keyframes=1)
+    history = await check(bus, task, evidence=evidence, settled=True, keyframes=1)
     assert not history.violations, history.violations
     return history
 

@@ -16,11 +16,10 @@ from broker_topics.bus import Bus
 from broker_topics.errors import ExitCode
 from broker_topics.kafka import KafkaBus
 from broker_topics.local.cluster import LocalCluster
-from broker_topics.messages import Update
 from broker_topics.settings import ConnectionSettings
+from tests.chaos.diary import assert_sequences_continue
 from tests.fleet import chain_of
 from tests.kafka.support import Fleet, accepted, fleet_in, hashes, settled_history
-from tests.simulation.history import History
 
 
 @pytest.fixture
@@ -33,27 +32,6 @@ async def bus(bootstrap: str) -> AsyncIterator[KafkaBus]:
 def fleet(tmp_path: Path, bootstrap: str, task_name: str) -> Iterator[Fleet]:
     with fleet_in(tmp_path, bootstrap, task_name) as fleet:
         yield fleet
-
-
-def updates_of(history: History) -> dict[str, list[Update]]:
-    """What lies in the log, by device, in log order."""
-    found: dict[str, list[Update]] = {}
-    control = len(history.vector) - 1
-    for (partition, _), record in sorted(history.inputs.items()):
-        if partition != control:
-            update = Update.from_bytes(record.value or b"")
-            found.setdefault(update.client_id, []).append(update)
-    return found
-
-
-def assert_sequences_continue(history: History, *devices: str) -> None:
-    """No restart was taken for a copy of the outbox, and no sequence number was skipped."""
-    updates = updates_of(history)
-    assert set(devices) <= set(updates)
-    for device in devices:
-        assert {update.incarnation for update in updates[device]} == {1}, device
-        sequences = {update.sequence for update in updates[device]}
-        assert sequences == set(range(1, max(sequences) + 1)), device
 
 
 async def assert_replay_agrees(fleet: Fleet, bus: Bus) -> None:
