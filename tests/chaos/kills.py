@@ -15,13 +15,12 @@ from tests.chaos.diary import assert_sequences_continue, told_by
 from tests.chaos.ground import Ground
 from tests.chaos.registry import scenario
 from tests.chaos.supervisor import Kept
-from tests.chaos.watcher import Watcher, watching
+from tests.chaos.watcher import RECOVERED_S, Watcher, watching
 from tests.kafka.support import settled_history
 
 AGGREGATOR_BYTES = 320 * 1024 * 1024
 """What an aggregator of a small model may take; it takes half of it."""
 
-RECOVERED_S = 100.0
 STORM_S = 40.0
 
 
@@ -98,10 +97,7 @@ async def _storm(
                 bounce = asyncio.create_task(_bounce(cluster, node, away_s))
     finally:
         await bounce
-    async with asyncio.timeout(RECOVERED_S):
-        stalls = await watcher.caught_up()
-        await watcher.until_accepted(watcher.accepted + 8)
-    return stalls
+    return await watcher.recovered(RECOVERED_S)
 
 
 async def _bounce(cluster: LocalCluster, node: int, away_s: float) -> None:

@@ -13,6 +13,9 @@ from broker_topics.record import Record
 from broker_topics.topics import Topic, topic_name
 from tests.fleet import ended
 
+RECOVERED_S = 100.0
+"""How long a fleet may take to be at work again; longer than a minute is a violation all the same."""
+
 _PAUSE_S = 0.2
 
 
@@ -70,6 +73,13 @@ class Watcher:
                 if len(stalls) < len(ends):
                     await self._moved.wait()
         return list(stalls.values())
+
+    async def recovered(self, within_s: float) -> list[Stall]:
+        """Wait until what lies in the log is decided and new work follows; how long that took by partition."""
+        async with asyncio.timeout(within_s):
+            stalls = await self.caught_up()
+            await self.until_accepted(self.accepted + 8)
+        return stalls
 
     async def _ends(self) -> dict[int, int]:
         while True:

@@ -170,11 +170,11 @@ class Fleet:
         """Start an aggregator on a free port."""
         return self.start("aggregator", "--listen-port", "0", *arguments, environment=environment)
 
-    def worker(self, *devices: str, **environment: str) -> Role:
+    def worker(self, *devices: str, state: str = "state", **environment: str) -> Role:
         """Start one process of devices; a device's number, as in `w-3`, chooses its data."""
         return self.start(
             "worker",
-            *("--module", "my_fleet:make_worker", "--state-dir", str(self.folder / "state")),
+            *("--module", "my_fleet:make_worker", "--state-dir", str(self.folder / state)),
             environment={"DEVICES": ",".join(devices), "HEADWATER_WORKER_BACKOFF_MAX_S": "2", **environment},
         )
 
