@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tests.chaos.ground import Ground
 from tests.chaos.registry import Scenario, scenarios
+from tests.simulation.plants import PLANTS
 
 
 def main() -> int:
@@ -22,6 +23,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=7, help="where all chance comes from")
     parser.add_argument("--only", nargs="*", metavar="NAME", help=f"some of: {', '.join(known)}")
     parser.add_argument("--list", action="store_true", help="name the scenarios and end")
+    parser.add_argument("--plant", choices=sorted(PLANTS), help="a bug to put into every process, to see it found")
     chosen = parser.parse_args()
     if chosen.list:
         print("\n".join(f"{one.name:18} {one.about}" for one in known.values()))
@@ -31,12 +33,16 @@ def main() -> int:
         parser.error(f"no scenario is called {', '.join(sorted(unknown))}; known are {', '.join(known)}")
     wanted = [one for name, one in known.items() if not chosen.only or name in chosen.only]
     with tempfile.TemporaryDirectory(prefix="headwater-soak-") as folder:
-        return asyncio.run(soak(wanted, Path(folder), chosen.seconds, chosen.seed))
+        say = partial(print, flush=True)
+        ground = Ground(
+            folder=Path(folder), seconds=chosen.seconds, seed=chosen.seed, say=say, plant=chosen.plant or ""
+        )
+        return asyncio.run(soak(wanted, ground))
 
 
-async def soak(wanted: Sequence[Scenario], folder: Path, seconds: float, seed: int) -> int:
+async def soak(wanted: Sequence[Scenario], ground: Ground) -> int:
     """Run scenarios one after the other; Ctrl-C ends with what was found until then."""
-    async with Ground(folder=folder, seconds=seconds, seed=seed, say=partial(print, flush=True)) as ground:
+    async with ground:
         task = asyncio.current_task()
         assert task is not None
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -44,7 +50,7 @@ async def soak(wanted: Sequence[Scenario], folder: Path, seconds: float, seed: i
         ended = True
         try:
             for one in wanted:
-                ground.again = f"make soak ONLY={one.name} SECONDS={seconds:g} SEED={seed}"
+                ground.again = f"make soak ONLY={one.name} SECONDS={ground.seconds:g} SEED={ground.seed}"
                 ground.say(f"{one.name}: {one.about}")
                 await one.play(ground)
         except asyncio.CancelledError:

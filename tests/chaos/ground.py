@@ -31,7 +31,7 @@ class Ground:
 
     Args:    bootstrap: a broker that stays up and that all may share; started when it is first wanted if None.
              seconds: how long scenarios last that could go on for ever. seed: where all chance comes from.
-             again: the command that repeats a scenario, for messages.
+             again: the command that repeats a scenario, for messages. plant: a bug in every process of a fleet.
     """
 
     folder: Path
@@ -40,6 +40,7 @@ class Ground:
     seed: int = 7
     say: Callable[[str], None] = lambda line: None
     again: str = ""
+    plant: str = ""
     runs: int = 0
     violations: list[str] = field(default_factory=list)
     _began: float = field(default_factory=time.monotonic)
@@ -69,6 +70,7 @@ class Ground:
         folder = self.folder / task
         folder.mkdir()
         with fleet_in(folder, bootstrap, task) as fleet:
+            fleet.plant = self.plant
             async with KafkaBus(ConnectionSettings(bootstrap=bootstrap)) as bus:
                 yield fleet, bus
 

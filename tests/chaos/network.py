@@ -1,7 +1,7 @@
 """A bad line between every client and the broker: slower, nothing lost."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from aggregator.verify import Evidence
@@ -19,8 +19,6 @@ CLEAN = Line()
 ROUGH = Line(latency_s=0.15, resets=0.2)
 """300 milliseconds there and back; of five produce requests one is reset in its middle or loses its answer."""
 
-Hurt = Callable[[Proxy], None]
-
 
 @asynccontextmanager
 async def behind_proxy(ground: Ground) -> AsyncIterator[Proxy]:
@@ -36,15 +34,18 @@ async def behind_proxy(ground: Ground) -> AsyncIterator[Proxy]:
 async def network(ground: Ground) -> None:
     """Each kind of bad line once; the first for as long as half of the given seconds."""
     async with behind_proxy(ground) as proxy:
-        await bad_line(ground, proxy, "20 % resets and 300 ms", _be(ROUGH), min(60.0, ground.seconds / 2))
-        await bad_line(ground, proxy, "silence", _be(Line(silent=True)), 45.0)
-        await bad_line(ground, proxy, "half-open", Proxy.half_open, 5.0)
-        await bad_line(ground, proxy, "all connections reset again and again", _be(Line(lifetime_s=1.5)), 15.0)
-        await bad_line(ground, proxy, "8 KiB a second", _be(Line(bytes_per_s=8192.0)), 20.0)
+        await bad_line(ground, proxy, "20 % resets and 300 ms", ROUGH, min(60.0, ground.seconds / 2))
+        await bad_line(ground, proxy, "silence", Line(silent=True), 45.0)
+        await bad_line(ground, proxy, "half-open", None, 5.0)
+        await bad_line(ground, proxy, "all connections reset again and again", Line(lifetime_s=1.5), 15.0)
+        await bad_line(ground, proxy, "8 KiB a second", Line(bytes_per_s=8192.0), 20.0)
 
 
-async def bad_line(ground: Ground, proxy: Proxy, what: str, hurt: Hurt, seconds: float) -> None:
-    """One run: a good line, a bad one, a good one again; then the log is held to every rule."""
+async def bad_line(ground: Ground, proxy: Proxy, what: str, bad: Line | None, seconds: float) -> None:
+    """One run: a good line, a bad one, a good one again; then the log is held to every rule.
+
+    bad: the line meanwhile; None leaves every open connection half-open, once.
+    """
     async with ground.run(f"network: {what}"), ground.fleet(proxy.address) as (fleet, bus):
         await fleet.create(keyframe_every=4)
         aggregator = fleet.aggregator(HEADWATER_TIMEOUT_S="10")
@@ -56,7 +57,7 @@ async def bad_line(ground: Ground, proxy: Proxy, what: str, hurt: Hurt, seconds:
         ):
             async with asyncio.timeout(RECOVERED_S):
                 await watcher.until_accepted(4)
-            good, bad = await _rates(proxy, watcher, hurt, seconds)
+            good, rate = await _rates(proxy, watcher, bad, seconds)
             stalls = await watcher.recovered(RECOVERED_S)
             for worker in workers:
                 assert await worker.stop() == 0, worker.text[-2000:]
@@ -66,15 +67,18 @@ async def bad_line(ground: Ground, proxy: Proxy, what: str, hurt: Hurt, seconds:
         assert await aggregator.stop() == 0, aggregator.text[-2000:]
         assert_sequences_continue(history, "w-0", "w-3", "w-6", "w-8")
         ground.say(
-            f"  {good:.1f} updates a second on a good line, {bad:.1f} on this one; {proxy.resets} resets in produces; "
+            f"  {good:.1f} updates a second on a good line, {rate:.1f} on this one; {proxy.resets} resets in produces; "
             f"slowest partition afterwards {max(stall.seconds for stall in stalls):.1f} s"
         )
 
 
-async def _rates(proxy: Proxy, watcher: Watcher, hurt: Hurt, seconds: float) -> tuple[float, float]:
+async def _rates(proxy: Proxy, watcher: Watcher, bad: Line | None, seconds: float) -> tuple[float, float]:
     """Updates a second before and while the line is bad."""
     good = await _rate(watcher, min(seconds, 5.0))
-    hurt(proxy)
+    if bad is None:
+        proxy.half_open()
+    else:
+        proxy.line = bad
     try:
         return good, await _rate(watcher, seconds)
     finally:
@@ -85,10 +89,3 @@ async def _rate(watcher: Watcher, seconds: float) -> float:
     before = watcher.accepted
     await asyncio.sleep(seconds)
     return (watcher.accepted - before) / seconds
-
-
-def _be(line: Line) -> Hurt:
-    def hurt(proxy: Proxy) -> None:
-        proxy.line = line
-
-    return hurt

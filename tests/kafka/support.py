@@ -150,6 +150,7 @@ class Fleet:
     bootstrap: str
     task: str
     roles: list[Role] = field(default_factory=list)
+    plant: str = ""
 
     def start(self, command: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Role:
         """Start a command that serves until it is told to stop."""
@@ -235,7 +236,8 @@ class Fleet:
             raise GaveUpError(f"it never came that {what}; ended by themselves: {failed}\n{self.logs()}")
 
     def _command(self, *arguments: str) -> Sequence[str]:
-        return [sys.executable, "-m", "headwater", *arguments]
+        planted = self.plant and arguments[0] in ("aggregator", "worker")
+        return [sys.executable, "-m", *(["tests.chaos.planted", self.plant] if planted else ["headwater"]), *arguments]
 
     def _environment(self, more: Mapping[str, str] | None) -> dict[str, str]:
         return {

@@ -5,8 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from broker_topics.local.cluster import LocalCluster
 from tests.chaos.crash_points import aggregators_die_at, create_dies_at, devices_die_at
 from tests.chaos.ground import Ground
+from tests.chaos.kills import storm
+from tests.chaos.network import ROUGH, bad_line, behind_proxy
+from tests.chaos.zombies import frozen, race
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -33,3 +37,28 @@ async def test_a_device_may_die_around_every_store_and_send(ground: Ground) -> N
         ground, ["store_before_send:after", "produce:after", "store_offset:after", "store_settled:before"]
     )
     assert (ground.runs, ground.violations) == (5, [])
+
+
+async def test_a_fleet_lives_through_random_kills_of_everybody_the_broker_included(
+    ground: Ground, own_broker: LocalCluster
+) -> None:
+    await storm(ground, own_broker, 0, seconds=12.0)
+    assert (ground.runs, ground.violations) == (1, [])
+
+
+async def test_of_two_aggregators_that_compute_the_same_one_wins_and_the_other_ends(ground: Ground) -> None:
+    for number in range(5):
+        await race(ground, await ground.shared(), number)
+    assert (ground.runs, ground.violations) == (5, [])
+
+
+async def test_an_aggregator_that_wakes_up_after_another_took_its_place_ends_with_75(ground: Ground) -> None:
+    await frozen(ground, await ground.shared(), seconds=0.0, compacts=False)
+    assert (ground.runs, ground.violations) == (1, [])
+
+
+async def test_on_a_line_that_resets_and_is_late_nothing_is_lost(ground: Ground) -> None:
+    async with behind_proxy(ground) as proxy:
+        await bad_line(ground, proxy, "20 % resets and 300 ms", ROUGH, 8.0)
+    assert (ground.runs, ground.violations) == (1, [])
+    assert proxy.resets > 0
