@@ -18,8 +18,8 @@ from tests.chaos.supervisor import Kept
 from tests.chaos.watcher import RECOVERED_S, Watcher, watching
 from tests.kafka.support import settled_history
 
-AGGREGATOR_BYTES = 320 * 1024 * 1024
-"""What an aggregator of a small model may take; it takes half of it."""
+AGGREGATOR_BYTES = 192 * 1024 * 1024
+"""What an aggregator of a small model may take; it takes less than half of it."""
 
 STORM_S = 40.0
 
