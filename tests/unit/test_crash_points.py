@@ -14,6 +14,7 @@ from broker_topics.crash_points import POINTS, Io, heard, passing
 from broker_topics.errors import ConfigError
 from broker_topics.memory import MemoryBus
 from broker_topics.memory_log import MemoryLog
+from tests.chaos.crash_points import CREATOR, DEVICE, SERVING, STARTING
 from tests.fleet import LAYOUT, Device, make_task, running, until
 from worker import Limits, LocalResult, TrainContext, Worker
 
@@ -30,6 +31,10 @@ def test_a_point_is_told_before_and_after_and_not_after_a_failure() -> None:
     with passing(Io.PART):
         pass
     assert told == ["append:before", "appended", "append:after", "head:before"]
+
+
+def test_a_soak_goes_through_every_point() -> None:
+    assert {*CREATOR, *STARTING, *SERVING, *DEVICE} == set(Io)
 
 
 @pytest.mark.parametrize(
