@@ -1,6 +1,7 @@
 """Keeps roles running as a supervisor does, and kills them on request."""
 
 import asyncio
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -70,7 +71,8 @@ class Kept:
         """Ask it to end, and leave it so."""
         self._wanted = False  # from here on `run` returns
         status = await self.role.stop()
-        assert status in {0, *STARTS_AGAIN}, f"{self.name} ended with {status}:\n{self.role.text[-2000:]}"
+        young = -signal.SIGTERM  # it was started a moment ago and cannot be asked yet
+        assert status in {0, young, *STARTS_AGAIN}, f"{self.name} ended with {status}:\n{self.role.text[-2000:]}"
 
     def memory(self, limit_bytes: int) -> Memory:
         """What it took, against what it may take."""
