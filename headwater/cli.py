@@ -20,6 +20,7 @@ COMMANDS = {
     "worker": "Run devices from a Python module.",
     "evaluator": "Score the served model on held-out data.",
     "status": "Say how a task is: healthy, how far, who is slow, what is refused.",
+    "doctor": "Check broker, topics, rights, clock and disk, and say what mends each.",
     "control": "Pause a task, resume it, or roll its model back.",
     "stragglers": "List the devices that lag, and why.",
     "alerts": "Write the alert rules for Prometheus.",

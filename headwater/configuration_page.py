@@ -40,8 +40,8 @@ EXITS: Final[Mapping[ExitCode, tuple[str, str]]] = {
     ExitCode.TARGET_MISSED: (
         "target missed",
         "Everything ran, but the result is not what was aimed for: the demo ended below its accuracy, a comparison "
-        "found a difference, or a check-up (`headwater status`) found what somebody must mend. What was printed says "
-        "what, and by how much.",
+        "found a difference, or a check-up (`headwater status`, `headwater doctor`) found what somebody must mend. "
+        "What was printed says what, and by how much.",
     ),
     ExitCode.CONFIG: (
         "configuration",

@@ -28,9 +28,9 @@ def judge(facts: Facts, asked: str, neighbour: Neighbour | None, *, insists: boo
     """
     return [
         _progress(facts),
-        _inputs(facts),
-        _keyframe(facts),
-        _retention(facts),
+        inputs(facts),
+        keyframe(facts),
+        retention(facts),
         _refusals(facts),
         _evaluation(facts.scored),
         _aggregator(facts.task, asked, neighbour, insists=insists),
@@ -54,21 +54,24 @@ def _waits(lag: int) -> str:
     return f"{many(lag, 'update')} {'waits' if lag == 1 else 'wait'}"
 
 
-def _inputs(facts: Facts) -> Finding:
+def inputs(facts: Facts) -> Finding:
+    """Whether the log still holds what was not decided on."""
     if facts.lost:
         mend = "the aggregator will not start (status 76): see docs/configuration.md, exit code 76"
         return bad("log", f"retention took {many(facts.lost, 'record')} that nobody had read", mend)
     return good("log", "every update that was not decided on is still there")
 
 
-def _keyframe(facts: Facts) -> Finding:
+def keyframe(facts: Facts) -> Finding:
+    """Whether there is a state to start again from."""
     if facts.unreadable:
         mend = "let an aggregator run: it writes a new one; until it does, do not restart it"
         return bad("keyframe", f"the newest one cannot be read: {facts.unreadable}", mend)
     return good("keyframe", f"version {facts.keyframe_version:,}, {span(facts.keyframe_age_s)} old")
 
 
-def _retention(facts: Facts) -> Finding:
+def retention(facts: Facts) -> Finding:
+    """How long until retention takes what a restart needs."""
     room = facts.headroom_s
     if room is None or facts.retention_s is None:
         return note("retention", "cannot be seen by this user", "grant DescribeConfigs on the topic of updates")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from aggregator.telemetry import EVALUATOR
 from broker_topics.bus import Bus, BusRecord, OffsetGoneError
-from broker_topics.errors import WireError
+from broker_topics.errors import ConfigError, WireError
 from broker_topics.messages import Reject, Telemetry, Update
 from broker_topics.topics import Topic, topic_name
 
@@ -36,6 +36,15 @@ async def newest_updates(bus: Bus, task: str) -> dict[str, float]:
             name = Update.from_bytes(record.value or b"").client_id
             newest[name] = max(newest.get(name, 0.0), record.timestamp_ms / 1000)
     return newest
+
+
+async def newest_stamp(bus: Bus, task: str) -> float | None:
+    """When the log took in its newest record of the chain or of telemetry, unix seconds; None where there is none."""
+    stamps = []
+    for topic in (Topic.COMMITS, Topic.TELEMETRY):
+        with suppress(ConfigError):
+            stamps += [record.timestamp_ms / 1000 for record in await _tail(bus, topic_name(task, topic), 1)]
+    return max(stamps, default=None)
 
 
 async def newest_rejects(bus: Bus, task: str) -> list[tuple[Reject, float]]:
