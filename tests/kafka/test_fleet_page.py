@@ -40,7 +40,7 @@ async def test_a_browser_sees_a_live_run_move_and_come_back_after_a_kill(fleet: 
         page.until(f"{LIVE} && document.querySelectorAll('#links li').length >= 5")
         assert (page.text("#word"), page.text("#task")) == ("Learning", fleet.task)
         page.until("document.querySelectorAll('#plot-accuracy path.curve').length === 1")
-        assert 10.0 <= number(page, "#accuracy") <= 100.0
+        assert 0.0 < number(page, "#accuracy") <= 100.0
         assert number(page, "#bytes") > 5
         assert "Nothing was refused" in page.text("#refused")
         slow = page.run("[...document.querySelectorAll('#slow tr td:first-child')].map(cell => cell.textContent)")
