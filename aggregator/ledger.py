@@ -2,7 +2,8 @@
 
 An entry lives for `REMEMBERED` × max_staleness versions after its device was last heard. A device resends an update in
 doubt for max_staleness versions; the rest is for copies that reach the log late, from a broker that was frozen. A copy
-that comes later still is refused as stale, since its base is; but its device then takes work back that was accepted.
+that comes later still is refused as stale, since its base is; a device that sent it more than once then gives it up,
+because nobody knows any more whether an earlier copy was accepted.
 """
 
 from collections import OrderedDict
@@ -13,9 +14,7 @@ from typing import Any
 from aggregator.fairness import Habit
 from broker_topics.errors import RejectCode, WireError
 from broker_topics.record import Decision
-
-REMEMBERED = 10
-"""Lifetimes of max_staleness versions for which an entry is kept."""
+from broker_topics.task import REMEMBERED
 
 MAX_SEQUENCE_JUMP = 1_000_000
 

@@ -14,10 +14,9 @@ from broker_topics.errors import ConfigError, RejectCode, WireError
 from broker_topics.hashing import tree_hash
 from broker_topics.hidden import HiddenModel
 from broker_topics.layout import Layout, Vector
-from broker_topics.task import TaskSettings
+from broker_topics.task import SHORTEST_WINDOW, TaskSettings
 
 FORMAT = 1
-SHORTEST_WINDOW = 200
 LONGEST_WINDOW = 100_000
 _CYCLES = 50
 _BASE_BYTES = 8

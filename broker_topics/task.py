@@ -17,6 +17,12 @@ SERVER_OPTIMIZERS = ("sgd", "momentum")
 CODECS = ("float32", "bfloat16", "int8", "sparse")
 COUNTING = ("device", "examples")
 
+SHORTEST_WINDOW = 200
+"""max_staleness that is never gone below where it follows the fleet."""
+
+REMEMBERED = 10
+"""Lifetimes of max_staleness versions for which the aggregator remembers a device's last update."""
+
 
 def _setting(default: Any, help_: str) -> Any:
     return field(default=default, metadata={"help": help_})
@@ -101,6 +107,11 @@ class TaskSettings:
     def digest(self) -> bytes:
         """SHA-256 of the settings: `rules` in every record of the chain."""
         return hashlib.sha256(self.to_bytes()).digest()
+
+    @property
+    def remembered_versions(self) -> int:
+        """Versions for which a device's last update is remembered at least."""
+        return REMEMBERED * (self.max_staleness or SHORTEST_WINDOW)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "TaskSettings":

@@ -13,6 +13,7 @@ from typing import assert_never
 
 import numpy as np
 
+from broker_topics.errors import RejectCode
 from broker_topics.layout import Layout
 from broker_topics.record import Body, Decision, Record
 from broker_topics.task import TaskSettings
@@ -20,7 +21,7 @@ from worker import events
 from worker.events import Effect, Event, Fact, Kind, Moment, Report
 from worker.pacing import Limits, SendingPace, TrainingPace
 from worker.residual import NonFiniteError, is_finite, pack
-from worker.settling import Doubt, add_training, drop_queued, fold_back, judged, settle
+from worker.settling import FORGOTTEN, Doubt, add_training, drop_queued, fold_back, judged, settle
 from worker.state import DeviceState, Queued, Row
 
 _STORED = tuple(f.name for f in fields(DeviceState) if f.name != "position")
@@ -47,6 +48,8 @@ class Core:
         self.sending, self._training = SendingPace(limits, rng), TrainingPace(limits, rng)
         self._task, self._client_id, self._layout, self._limits = task, client_id, layout, limits
         self._last: Body | None = None
+        # Whether a producer may have had the row before: after a restart, or in an outbox that is a copy, nobody knows.
+        self._had_before = self._has = state.row is not None
         self._online = self._caught_up = self._entered = self._stopping = self._full = False
         self._now = Moment(0.0, 0.0)
         self._reports: list[Report] = []
@@ -144,16 +147,20 @@ class Core:
         if isinstance(found, Doubt):
             self._doubt(row, found.value)
         else:
-            self._settle(row, found)
+            self._settle(row, found, record.body.version)
 
-    def _settle(self, row: Row, decision: Decision) -> None:
-        before = self.state
-        self.state = settle(before, row, decision.outcome, decision.incarnation)
+    def _settle(self, row: Row, decision: Decision, version: int) -> None:
+        before, outcome = self.state, decision.outcome
+        settings = before.settings
+        if decision.code is RejectCode.STALE and self._had_before and settings is not None:
+            # The ledger may have forgotten that it accepted an earlier copy: given back, it could count twice.
+            outcome = FORGOTTEN if version - row.base_version > settings.remembered_versions else outcome
+        self.state = settle(before, row, outcome, decision.incarnation)
         self.sending.settled()
         facts = _facts_of(row)
-        self._report(Kind.SETTLED, outcome=decision.outcome, weight=decision.weight, **facts)
+        self._report(Kind.SETTLED, outcome=outcome, weight=decision.weight, **facts)
         if self.state.tally.updates_discarded > before.tally.updates_discarded:
-            self._report(Kind.DISCARDED, reason=decision.outcome, **facts)
+            self._report(Kind.DISCARDED, reason=outcome, **facts)
         if self.state.incarnation != before.incarnation:
             self._report(Kind.INCARNATION, incarnation=self.state.incarnation, reason=decision.outcome)
 
@@ -243,6 +250,7 @@ class Core:
             elif self.state.row is None:
                 names = {"task": self._task, "client_id": self._client_id}
                 self.state, row = pack(self.state, queued, layout=self._layout, settings=settings, **names)
+                self._had_before = self._has = False
                 self.sending.again(self._now.now_s)
                 self._report(Kind.QUEUED, sequence=row.sequence, bytes=len(row.data), work=row.work)
         except NonFiniteError:
@@ -254,6 +262,7 @@ class Core:
         if row is None or not row.in_doubt or self.sending.running or self._now.now_s < self.sending.at_s:
             return []
         self.sending.begin()
+        self._had_before, self._has = self._has, True
         return [events.Produce(row)]
 
     def _train(self, settings: TaskSettings) -> list[Effect]:

@@ -13,6 +13,9 @@ from worker.state import DeviceState, Queued, Row, Tally
 
 ACCEPTED = "accepted"
 
+FORGOTTEN = "forgotten"
+"""What was sent more than once and is stale beyond all memory: an earlier copy may be in the model."""
+
 GIVEN_BACK = frozenset({RejectCode.STALE, RejectCode.UNKNOWN_BASE, RejectCode.FUTURE_VERSION, RejectCode.CONFLICT})
 """Refusals whose work returns to the residual; all others would grow without end there, or count twice."""
 

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from aggregator.gate import SETTLING
-from aggregator.ledger import REMEMBERED
 from aggregator.verify.account import Account
 from aggregator.verify.promises import Promises
 from aggregator.verify.verdict import Book, Invariant
@@ -14,6 +13,7 @@ from broker_topics.errors import WireError
 from broker_topics.frames import frame_crc
 from broker_topics.messages import Update
 from broker_topics.record import Cause, Decision, Record, Run, RunKind
+from broker_topics.task import REMEMBERED
 
 Place = tuple[int, int]
 """Partition, control being the last one, and offset."""
@@ -24,7 +24,7 @@ Found = Mapping[Place, BusRecord]
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One input that the chain decided on; `data` is its frame, None where the log no longer has it."""
+    """One input that the chain decided on; `data` is its frame, None where nobody has it any more."""
 
     partition: int
     offset: int
@@ -36,14 +36,21 @@ class Decisions:
     """Takes the official records in order, each with what lies at the places that it names.
 
     Args:  starts: the oldest offset still there of every partition. promises: what others were told.
-           known: frames by CRC, for inputs that the log no longer has.
+           known: frames by CRC, for inputs that the log no longer has. excused: places whose inputs were destroyed.
     """
 
     def __init__(
-        self, book: Book, account: Account, promises: Promises, *, starts: Sequence[int], known: Mapping[int, bytes]
+        self,
+        book: Book,
+        account: Account,
+        promises: Promises,
+        *,
+        starts: Sequence[int],
+        known: Mapping[int, bytes],
+        excused: frozenset[Place] = frozenset(),
     ) -> None:
         self._book, self._account, self._promises = book, account, promises
-        self._starts, self._known = starts, known
+        self._starts, self._known, self._excused = starts, known, excused
         self._last: Record | None = None
         self._bases: dict[int, bytes] = {}
         self._taken: dict[int, int] = {}
@@ -76,15 +83,17 @@ class Decisions:
         """I6: what was passed over held nothing that can be read."""
         self._promises.void(run)
         for offset in range(max(run.first, self._starts[run.partition]), run.first + run.count):
-            there = found.get((run.partition, offset))
+            there = found.get((run.partition, offset)) if (run.partition, offset) not in self._excused else None
             if there is not None and (there.readable or run.kind is not RunKind.UNREADABLE):
                 self._book.broken(
                     Invariant.ACCOUNT, f"partition {run.partition}, offset {offset} was passed over, but can be read"
                 )
 
     def _check(self, record: Record, last: Record, one: Input, there: BusRecord | None) -> None:
-        self._check_place(one, there)
-        self._promises.decided(one.partition, one.offset, one.decision, record.body)
+        is_there = self._check_place(one, there)
+        self._promises.decided(one.partition, one.offset, one.decision)
+        if not is_there:
+            return  # gone: an operator may have left it out, and its device may have sent it again
         if one.partition == len(record.body.vector) - 1 or (not one.decision.accepted and one.data is None):
             return
         if one.data is None:
@@ -104,15 +113,20 @@ class Decisions:
         self._check_once(record, last, one, update)
         self._check_staleness(record, last, update)
 
-    def _check_place(self, one: Input, there: BusRecord | None) -> None:
-        """I6: the very input that was decided on lies where the chain says."""
+    def _check_place(self, one: Input, there: BusRecord | None) -> bool:
+        """I6: the very input that was decided on lies where the chain says, or retention took it."""
+        if (one.partition, one.offset) in self._excused:
+            return False
         if there is None:
-            if one.offset >= self._starts[one.partition]:
-                self._changed.append(f"{_at(one)} was decided on, but holds nothing")
-            return
+            if one.offset < self._starts[one.partition]:
+                return True
+            self._changed.append(f"{_at(one)} was decided on, but holds nothing")
+            return False
         self._book.saw(Invariant.ACCOUNT, "inputs read again")
         if not there.readable or frame_crc(there.value or b"") != one.decision.crc:
             self._changed.append(f"{_at(one)} holds another input than decided on")
+            return False
+        return True
 
     def _check_once(self, record: Record, last: Record, one: Input, update: Update) -> None:
         """I1: once by content, once by name as long as the ledger remembers it, never after a final refusal."""
@@ -156,7 +170,9 @@ def inputs_of(record: Record, found: Found, known: Mapping[int, bytes]) -> Itera
         for offset in range(run.first, run.first + run.count):
             decision = next(decisions)
             there = found.get((run.partition, offset))
-            data = there.value or b"" if there is not None and there.readable else known.get(decision.crc)
+            data = there.value or b"" if there is not None and there.readable else None
+            if data is None or frame_crc(data) != decision.crc:
+                data = known.get(decision.crc)
             yield Input(run.partition, offset, decision, data)
 
 

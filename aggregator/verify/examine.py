@@ -36,10 +36,12 @@ class Demands:
 
     at_rest: nobody sends any more, so nothing may wait to be settled.
     whole_keyframes: of the newest so many no part may be missing; a test that loses parts on purpose asks for none.
+    excused: partition and offset of inputs that a test destroyed, which may be missing or others.
     """
 
     at_rest: bool = False
     whole_keyframes: int = 2
+    excused: frozenset[Place] = frozenset()
 
 
 async def verify(
@@ -99,7 +101,7 @@ class _Through:
         keyframes = Keyframes(book, task, self.models, alive=alive, whole=self.demands.whole_keyframes)
         starts, ends = await start_vector(bus, task), await end_vector(bus, task)
         promises = Promises(book, self.evidence, updates=len(ends) - 1, at_rest=self.demands.at_rest)
-        decisions = Decisions(book, account, promises, starts=starts, known=self.known)
+        decisions = Decisions(book, account, promises, starts=starts, known=self.known, excused=self.demands.excused)
         inputs = InputLog(bus, task, first=starts, starts=starts, ends=await _last_records(bus, task, starts, ends))
         try:
             async for found in _between(bus, topic_name(task, Topic.COMMITS), {0: stop}):

@@ -2,13 +2,12 @@
 
 from collections import defaultdict
 
-from aggregator.ledger import REMEMBERED
 from aggregator.verify.evidence import Acknowledged, Evidence, Settled
 from aggregator.verify.verdict import Book, Invariant
 from broker_topics.bus import BusRecord
 from broker_topics.frames import frame_crc
 from broker_topics.partitions import partition_of
-from broker_topics.record import Body, Decision, Run, RunKind
+from broker_topics.record import Decision, Run, RunKind
 
 
 class Promises:
@@ -25,22 +24,17 @@ class Promises:
         self._settled: defaultdict[tuple[int, int], list[Settled]] = defaultdict(list)
         for held in evidence.settled:
             self._settled[partition_of(held.client_id.encode(), updates), held.crc].append(held)
-        self._accepted: dict[tuple[int, int], int] = {}
-        self._forgotten: set[tuple[int, int]] = set()
+        self._accepted: set[tuple[int, int]] = set()
 
-    def decided(self, partition: int, offset: int, decision: Decision, body: Body) -> None:
+    def decided(self, partition: int, offset: int, decision: Decision) -> None:
         """The chain decided on one input."""
         for told in self._acknowledged.pop((partition, offset), ()):
             self._book.saw(Invariant.SETTLED, "acknowledged and settled")
             if told.crc != decision.crc:
                 self._book.broken(Invariant.SETTLED, f"{_words(told)} was acknowledged, but another was judged there")
         key = partition, decision.crc
-        if key in self._settled:
-            first = self._accepted.get(key)
-            if first is not None and body.version - first > REMEMBERED * body.max_staleness:
-                self._forgotten.add(key)
-            if decision.accepted:
-                self._accepted[key] = body.version
+        if decision.accepted and key in self._settled:
+            self._accepted.add(key)
 
     def void(self, run: Run) -> None:
         """The chain passed over some offsets."""
@@ -75,7 +69,7 @@ class Promises:
                 self._book.saw(Invariant.SETTLED, f"held as {held.outcome}")
                 if held.outcome == "accepted" and key not in self._accepted:
                     self._book.broken(Invariant.SETTLED, f"{_words(held)} is held as accepted, the chain has it not")
-                if held.outcome == "given_back" and key in self._accepted.keys() - self._forgotten:
+                if held.outcome == "given_back" and key in self._accepted:
                     self._book.broken(Invariant.SETTLED, f"{_words(held)} was taken back, though the chain accepted it")
 
 

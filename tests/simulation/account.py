@@ -1,12 +1,11 @@
 """The account at the end of a run: what devices believe and what the model holds, against what the chain says."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from aggregator.ledger import REMEMBERED
 from broker_topics.record import RunKind
 from tests.simulation.devices import SIZE, Settled, Watch, mass_of
 from tests.simulation.history import History, inputs_of
@@ -16,16 +15,17 @@ from tests.simulation.history import History, inputs_of
 class Account:
     """I4 for every device, and the mass of the model.
 
-    accepted: version at which each update, by CRC, entered the model. forgotten: updates that came again later than the
-    ledger remembers; their devices were told that they are stale.
+    cut: places of inputs that a power cut took. accepted: version at which each update, by CRC, entered the model.
+    left_out: those of which a copy was cut, so that an operator may have left it out and its device may have it again.
     """
 
     history: History
     watches: Sequence[Watch]
     made: Mapping[int, bytes]
     complain: Callable[[str], None]
+    cut: Collection[tuple[int, int]] = ()
     accepted: dict[int, int] = field(default_factory=dict)
-    forgotten: set[int] = field(default_factory=set)
+    left_out: set[int] = field(default_factory=set)
     weights: dict[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -34,9 +34,8 @@ class Account:
         control = len(self.history.vector) - 1
         for one in inputs_of(self.history, {}):
             crc, body = one.decision.crc, self.history.chain[one.height].body
-            first = self.accepted.get(crc)
-            if first is not None and body.version - first > REMEMBERED * body.max_staleness:
-                self.forgotten.add(crc)
+            if (one.partition, one.offset) in self.cut:
+                self.left_out.add(crc)
             if one.decision.accepted and one.partition != control:
                 self.accepted[crc] = body.version
                 self.weights[crc] = one.decision.weight
@@ -49,7 +48,7 @@ class Account:
         for client_id, settled in self._settled():
             if settled.outcome == "accepted" and settled.crc not in self.accepted:
                 self.complain(f"I4: {client_id} holds an update as accepted that the chain does not have")
-            if settled.outcome == "given_back" and settled.crc in self.accepted.keys() - self.forgotten:
+            if settled.outcome == "given_back" and settled.crc in self.accepted.keys() - self.left_out:
                 self.complain(f"I4: {client_id} took an update back that the chain accepted")
             if settled.outcome == "vanished":
                 self.complain(f"I4: {client_id} lost an update without counting it")

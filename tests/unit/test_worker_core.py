@@ -273,6 +273,47 @@ def test_a_restart_that_follows_the_chain_learns_the_outcome(bench: Bench) -> No
     assert "update_settled (accepted)" in bench.see(decided(1, row))
 
 
+def stale_after(bench: Bench, version: int) -> list[str]:
+    """The update lies in the log and is refused as stale at this version; max_staleness is 4 and 40 are remembered."""
+    bench.sent(0)
+    refused = Decision(bench.row.crc, 0.0, RejectCode.STALE)
+    return bench.see(decided(version, bench.row, refused, max_staleness=4))
+
+
+@pytest.mark.parametrize(("version", "discarded"), [(40, 0), (41, 1)])
+def test_what_was_sent_twice_and_is_stale_beyond_all_memory_is_discarded_and_counted(
+    version: int, discarded: int
+) -> None:
+    # An earlier copy may have been accepted so long ago that the ledger no longer knows it.
+    bench = Bench(replace(SETTINGS, max_staleness=4))
+    bench.enter()
+    bench.train()
+    bench.tell(ProduceFailed("no answer"))
+    bench.now_s += 8
+    assert "produce 1/1" in bench.tell(TimePassed())
+    lines = stale_after(bench, version)
+    assert ("update_discarded (forgotten)" in lines) is bool(discarded)
+    assert bench.core.state.tally.updates_discarded == discarded
+    assert bench.core.state.tally.updates_given_back == 1 - discarded
+
+
+def test_what_was_sent_once_and_is_stale_is_always_given_back() -> None:
+    bench = Bench(replace(SETTINGS, max_staleness=4))
+    bench.enter()
+    bench.train()
+    stale_after(bench, 1000)
+    assert bench.core.state.tally.updates_given_back == 1
+
+
+def test_a_copied_outbox_does_not_know_how_often_its_row_was_sent() -> None:
+    bench = Bench(replace(SETTINGS, max_staleness=4))
+    bench.enter()
+    bench.train()
+    bench.crash()
+    bench.enter()
+    assert "update_discarded (forgotten)" in stale_after(bench, 41)
+
+
 def test_a_row_in_doubt_is_sent_again_after_a_restart(bench: Bench) -> None:
     bench.enter()
     bench.train()
