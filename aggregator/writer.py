@@ -9,7 +9,7 @@ from functools import partial
 
 from broker_topics.bus import Bus
 from broker_topics.crash_points import Io, passing
-from broker_topics.entry import CommitsReader, LogCutError, Official, record_at
+from broker_topics.entry import ChainLostError, CommitsReader, LogCutError, Official, record_at
 from broker_topics.errors import BusError, InputsLostError, InvariantError, LostRaceError
 from broker_topics.models_log import ModelsWriter
 from broker_topics.parts import DELTA, Part, cut
@@ -138,8 +138,9 @@ class ChainWriter:
         """New official records; where the log was cut short under us, our own missing ones are put back first."""
         try:
             return await self._commits.poll(timeout_s)
-        except LogCutError:
-            await self._put_back()
+        except ChainLostError as error:
+            if isinstance(error, LogCutError) or not all([await self._lies(place) for place in self._kept]):
+                await self._put_back()
             raise
 
     async def _put_back(self) -> None:
@@ -147,7 +148,11 @@ class ChainWriter:
 
         Raises:  InputsLostError: more is gone than this process has seen.  LostRaceError: another record is there.
         """
-        there = [place for place in self._kept if await self._lies(place)]
+        there: list[Official] = []
+        for place in self._kept:
+            if not await self._lies(place):
+                break
+            there.append(place)
         if not there:
             raise InputsLostError("the commits topic lost more records than this aggregator has seen; restore its log")
         missing = list(self._kept)[self._kept.index(there[-1]) + 1 :]

@@ -39,7 +39,8 @@ class ChainReader:
         self.last_offset = offset
         self._newest: dict[int, bytes] = {last.height: last.hash} if last else {}
         self.missed = False
-        """True once a height above last + 1 was seen: something was missed, read again after `last_offset`."""
+        """True once a record was seen that only another chain, or one further on, can hold: see whether the last one
+        still lies at `last_offset`, and read again from there."""
 
     def feed(self, offset: int, data: bytes) -> Record | None:
         """The record if it is the chain's next, else None; raises UnknownFormatError rather than skip a winner."""
@@ -47,7 +48,7 @@ class ChainReader:
             return None
         number, height, parent, _, _ = ENVELOPE.unpack_from(data)
         expected, parent_hash = (self.last.height + 1, self.last.hash) if self.last else (0, GENESIS_PARENT)
-        if height > expected:
+        if height > expected or (height == expected and parent != parent_hash):
             self.missed = True
         if height != expected or parent != parent_hash:
             return None

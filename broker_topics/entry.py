@@ -38,7 +38,7 @@ class CommitsReader:
     """The official records, in order, from wherever it was told to begin."""
 
     def __init__(self, bus: Bus, task: str, first: Official | None = None) -> None:
-        self._bus, self._topic = bus, topic_name(task, Topic.COMMITS)
+        self._bus, self._task, self._topic = bus, task, topic_name(task, Topic.COMMITS)
         self.chain = ChainReader(first.record, first.offset) if first else ChainReader()
         self._first = first
         self.lost_races = 0
@@ -46,6 +46,9 @@ class CommitsReader:
         self._adrift_at: bytes | None = None
         self.unreadable_at = -1
         """The last offset whose record could not be read, -1 if there was none."""
+        self._doubtful = False
+        self._judged = 0
+        """Up to here it was seen that strange records are noise."""
         self._reader: LogReader = bus.reader(self._topic, {0: self.chain.last_offset + 1})
 
     @property
@@ -70,15 +73,19 @@ class CommitsReader:
     async def poll(self, timeout_s: float) -> list[Official]:
         """Newly official records; empty when none came within `timeout_s`.
 
-        Raises:  LogCutError: the log ends before the last official record, also when looked at again.
+        Before anything is read past a record that should not be there, one of a height far ahead or with another
+        parent, it is seen whether the last official record still lies where it did. After a power cut another may lie
+        there: what then names the vanished one as its parent is a fork that nobody else follows.
+
+        Raises:  LogCutError: the log no longer holds the last official record where it was read.
                  ChainLostError: records are missing, also after reading again from the last official one. Said once:
-                 a record of a height far ahead that stays is noise, and whoever entered again goes on past it.
+                 a strange record that stays is noise, and whoever entered again goes on past it.
         """
         try:
             official = await self._read(timeout_s)
         except OffsetGoneError:
-            official, self.chain.missed = [], True
-        if self.chain.missed:
+            official, self._doubtful = [], True
+        if self._doubtful:
             official += await self._read_again()
             self._check_adrift(official)
         return official
@@ -89,12 +96,20 @@ class CommitsReader:
             raise ChainLostError("the chain does not go on from the last record that was read")
 
     async def _read_again(self) -> list[Official]:
-        self.chain.missed = False
+        await self._check_anchor()
+        self._judged, self._doubtful, self.chain.missed = self._reader.position(0), False, False
         self._reader.seek(0, self.chain.last_offset + 1)
         try:
             return await self._read(0.0)
         except OffsetGoneError as error:
             raise LogCutError("the chain's log was cut short") from error
+
+    async def _check_anchor(self) -> None:
+        last = self.chain.last
+        if last is not None:
+            found = await record_at(self._bus, self._task, self.chain.last_offset)
+            if found is None or found.record.hash != last.hash:
+                raise LogCutError(f"record {last.height} of the chain is no longer where it was read")
 
     def rewind(self, to: Official) -> None:
         """Read on after an earlier official record."""
@@ -109,6 +124,9 @@ class CommitsReader:
                 self.unreadable_at = record.offset
             data = record.value or b""
             link = self.chain.feed(record.offset, data)
+            if self.chain.missed and record.offset >= self._judged:
+                self._doubtful = True
+                break
             if link is not None:
                 official.append(Official(link, record.offset, record.timestamp_ms))
             else:
@@ -116,13 +134,23 @@ class CommitsReader:
         return official
 
     async def to_the_end(self) -> list[Official]:
-        """Every official record from the first one (included) up to the log's end as it is now."""
-        return ([self._first] if self._first else []) + await self.catch_up()
+        """Every official record from the first one (included) up to the log's end as it is now.
+
+        Where others go on at heights to which the first one does not lead, it lies on a fork that a power cut left
+        behind; the chain is then read from the log's beginning.
+        """
+        official = ([self._first] if self._first else []) + await self.catch_up()
+        if self.chain.missed and self._first is not None:
+            self.chain, self._first = ChainReader(), None
+            self._reader.seek(0, (await self._bus.start_offsets(self._topic))[0])
+            official = await self.catch_up()
+        self.chain.missed = False
+        return official
 
     async def catch_up(self) -> list[Official]:
         """Every official record after the last one that was read, up to the log's end as it is now.
 
-        Raises:  LogCutError: the log ends before the last official record.
+        Raises:  LogCutError: the log no longer holds the last official record where it was read.
         """
         stop = (await self._bus.end_offsets(self._topic))[0]
         if stop <= self.chain.last_offset:
@@ -132,9 +160,10 @@ class CommitsReader:
             before = self._reader.position(0)
             with passing(Io.READ_COMMITS):
                 official += await self._read(_FETCH_S)
-            if self._reader.position(0) == before:
+            if self._doubtful:
+                official += await self._read_again()
+            elif self._reader.position(0) == before:
                 raise BusError("the commits topic stopped answering; check the broker")
-        self.chain.missed = False
         return official
 
     async def close(self) -> None:

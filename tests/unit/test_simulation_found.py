@@ -1,15 +1,17 @@
 """Errors that the simulation found, each as the shortest story that shows it."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from aggregator.shell import Aggregator
-from broker_topics.entry import ChainLostError
-from broker_topics.errors import InputsLostError
+from broker_topics.entry import ChainLostError, CommitsReader, Official
+from broker_topics.errors import InputsLostError, LostRaceError
 from broker_topics.follow import Follower
 from broker_topics.memory import MemoryBus
 from broker_topics.memory_log import MemoryLog
+from broker_topics.record import Record, build, parse
 from broker_topics.topics import Topic, topic_name
 from tests.fleet import Device, chain_of, make_task, running, until
 
@@ -56,3 +58,63 @@ async def test_a_newcomer_waits_for_a_keyframe_where_a_delta_was_lost(bus):
     models.records.remove(next(record for record in models.records if b"/delta-" in (record.key or b"")))
     with pytest.raises(ChainLostError, match="keyframe"):
         await Follower(bus, TASK).enter()
+
+
+async def replaced(bus: MemoryBus) -> list[Record]:
+    """A power cut takes record 1; an aggregator that never saw it wrote another and one more. Theirs, in order."""
+    commits = bus.log.partition(topic_name(TASK, Topic.COMMITS))
+    vanished = parse(commits.records[1].value or b"")
+    commits.cut(1)
+    other = build(height=1, parent=vanished.parent, writer=bytes(16), body=vanished.body)
+    body = replace(vanished.body, runs=(), decisions=(), steps=(), keyframe=True)
+    after = build(height=2, parent=other.hash, writer=bytes(16), body=body)
+    for record in (other, after):
+        commits.append(None, record.data)
+    return [other, after]
+
+
+async def test_a_writer_whose_last_record_was_replaced_after_a_power_cut_lost_the_race(bus):
+    # Else it would go on for ever on a fork of its own, and name it in `head`.
+    await make_task(bus, TASK, buffer_size=1)
+    device = await Device(bus, TASK, "a").enter()
+    service = asyncio.create_task(Aggregator(bus=bus, task=TASK).run())
+    await device.send(device.update(1.0).to_bytes())
+    await device.until_version(1)
+    await replaced(bus)
+    await device.send(device.update(1.0).to_bytes())
+    with pytest.raises(LostRaceError):
+        await service
+
+
+async def test_a_reader_whose_last_record_was_replaced_enters_again(bus):
+    await make_task(bus, TASK, buffer_size=1)
+    device = await Device(bus, TASK, "a").enter()
+    async with running(bus, TASK):
+        await device.send(device.update(1.0).to_bytes())
+        await device.until_version(1)
+    stood = device.follower.position
+    theirs = await replaced(bus)
+    with pytest.raises(ChainLostError):
+        await device.follower.poll(timeout_s=0.1)
+    assert await device.follower.enter(stood) is False
+    assert device.follower.last.hash == theirs[-1].hash
+
+
+async def test_who_enters_on_a_fork_that_a_power_cut_left_behind_finds_the_chain(bus):
+    await make_task(bus, TASK, buffer_size=1)
+    device = await Device(bus, TASK, "a").enter()
+    async with running(bus, TASK):
+        await device.send(device.update(1.0).to_bytes())
+        await device.until_version(1)
+    commits = bus.log.partition(topic_name(TASK, Topic.COMMITS))
+    vanished = parse(commits.records[1].value or b"")
+    theirs = await replaced(bus)
+    offset = commits.append(None, vanished.data)  # by a writer that puts back what it knows
+    last = build(height=3, parent=theirs[-1].hash, writer=bytes(16), body=theirs[-1].body)
+    commits.append(None, last.data)
+    reader = CommitsReader(bus, TASK, Official(vanished, offset, 0))
+    assert [official.record.hash for official in await reader.to_the_end()][1:] == [
+        theirs[0].hash,
+        theirs[1].hash,
+        last.hash,
+    ]
