@@ -5,7 +5,7 @@ READY := $(VENV)/.ready
 PACKAGES := broker_topics worker aggregator monitoring headwater
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check drill bench lock k8s-tools k8s-test clean
+.PHONY: help setup demo test check drill chaos soak bench lock k8s-tools k8s-test clean
 
 help: ## Explain the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -32,6 +32,9 @@ check: $(READY) ## Style, types, doctests and the rule of layers
 
 drill: $(READY) ## Provoke the alerts for real, one after the other: real Kafka, real Prometheus
 	$(PY) -m pytest -q -s -n 0 tests/kafka/drill_alerts.py $(ARGS)
+
+chaos: $(READY) ## Simulate whole lives of a task under faults: RUNS=100000 SEED=7
+	@$(PY) -m tests.simulation --runs $(or $(RUNS),1000) --seed $(or $(SEED),0)
 
 bench: $(READY) ## Measure speed and bytes against their bars; writes report/bench.json
 	$(PY) -m benchmarks $(ARGS)

@@ -18,13 +18,16 @@ MODELS = topic_name(TASK, Topic.MODELS)
 COMMITS = topic_name(TASK, Topic.COMMITS)
 CONTROL = topic_name(TASK, Topic.CONTROL)
 
+HASTE = 10_000.0
+"""Seconds of the log's clock to one of the loop's: the day that sweeping waits for passes in nine seconds."""
+
 
 @dataclass(slots=True, kw_only=True)
 class Weather:
     """How likely each misfortune is; all are off once it is calm.
 
     crash, freeze: of a process at one of its reads or writes. refused, unacknowledged, late, slow, stuck: of one send.
-    spoiled: of an update that nobody will be able to decode.
+    spoiled: of an update that nobody will be able to decode. aside: of a partition that one fetch leaves for later.
     """
 
     crash: float
@@ -35,6 +38,7 @@ class Weather:
     slow: float
     stuck: float
     spoiled: float
+    aside: float
     calm: bool = False
 
     @classmethod
@@ -53,6 +57,7 @@ class Weather:
             slow=often(0.6),
             stuck=often(0.02),
             spoiled=often(0.04),
+            aside=often(0.3),
         )
 
     def befalls(self, rng: Random) -> Fault | None:
@@ -89,6 +94,13 @@ class Link(MemoryBus):
         self.on_kill: Callable[[], object] = lambda: None
         self._open = True
 
+    def kill_within(self, turns: int) -> None:
+        """The same after so many turns of the event loop, at whatever await the process then stands."""
+        if turns and not self.killed:
+            asyncio.get_running_loop().call_soon(self.kill_within, turns - 1)
+        else:
+            self.kill()
+
     def kill(self) -> None:
         """End the process as `kill -9` does: whatever it still tries comes to nothing."""
         if not self.killed:
@@ -100,7 +112,9 @@ class Link(MemoryBus):
         weather = self.weather
         if not weather.calm and not self.killed:
             draw = self.rng.random()
-            if draw < weather.crash:
+            if draw < weather.crash / 2:
+                self.kill_within(self.rng.randrange(1, 30))
+            elif draw < weather.crash:
                 self.kill()
                 await asyncio.Event().wait()
             elif draw < weather.crash + weather.freeze:
@@ -157,11 +171,23 @@ class LinkReader(MemoryReader):
 
     async def fetch(self, *, max_records: int = 500, timeout_s: float = 1.0) -> list[BusRecord]:
         await self._link.gate()
-        before = dict(self._positions)
-        records = await super().fetch(max_records=max_records, timeout_s=timeout_s)
+        before, aside = dict(self._positions), self._left_aside()
+        self.pause(aside)
+        try:
+            records = await super().fetch(max_records=max_records, timeout_s=timeout_s)
+        finally:
+            self.resume(aside)
         try:
             self._link.check_reachable()
         except BusError:
             self._positions = before
             raise
         return records
+
+    def _left_aside(self) -> list[int]:
+        """Partitions whose records come later than those of others: the log orders only what lies in one."""
+        weather, rng = self._link.weather, self._link.rng
+        if weather.calm or not weather.aside or len(self._positions) == 1:
+            return []
+        self._turn = rng.randrange(len(self._positions))
+        return [p for p in self._positions if p not in self._paused and rng.random() < weather.aside]

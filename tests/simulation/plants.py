@@ -11,6 +11,7 @@ import numpy as np
 import aggregator.core
 import worker.core
 import worker.settling
+from aggregator.core import Fold
 from aggregator.ledger import Ledger
 from aggregator.state import VELOCITY, FoldState
 from aggregator.sweep import Sweeper
@@ -29,6 +30,8 @@ from worker.state import DeviceState
 
 Patch = tuple[Any, str, Any]
 """Whose attribute, which, and what stands there instead."""
+
+Plant = Callable[[], Patch | list[Patch]]
 
 
 def _dedupe_off_by_one() -> Patch:
@@ -91,6 +94,32 @@ def _keyframe_without_pause() -> Patch:
     """A keyframe forgets that the task is paused."""
     meta = FoldState.meta
     return FoldState, "meta", lambda self: meta(replace(self, paused=False))
+
+
+def _order_from_a_set() -> list[Patch]:
+    """Updates of a step are added up in the order of a set, not of the log."""
+    admit, advance = Fold._admit, Fold._advance
+
+    class Later:
+        """Stands for an update until the step; a set orders it by where it lies in memory."""
+
+        def __init__(self, decoded: Any) -> None:
+            self.decoded, self.weight = decoded, 0.0
+
+        def add_to(self, into: Any, weight: float) -> None:
+            self.weight = weight
+
+    def gather(self: Any, update: Any, crc: int, decoded: Any, recorded: float | None) -> float:
+        later = Later(decoded)
+        self.__dict__.setdefault("gathered", set()).add(later)
+        return admit(self, update, crc, later, recorded)  # type: ignore[arg-type]
+
+    def scatter(self: Any, max_staleness: int | None) -> bytes:
+        for later in self.__dict__.pop("gathered", set()):
+            later.decoded.add_to(self._total, later.weight)
+        return advance(self, max_staleness)
+
+    return [(Fold, "_admit", gather), (Fold, "_advance", scatter)]
 
 
 def _next_before_settled() -> Patch:
@@ -186,7 +215,7 @@ def _swept_too_far() -> Patch:
     return Sweeper, "_sweep", greedy
 
 
-PLANTS: dict[str, Callable[[], Patch]] = {
+PLANTS: dict[str, Plant] = {
     plant.__name__.strip("_"): plant
     for plant in (
         _dedupe_off_by_one,
@@ -195,6 +224,7 @@ PLANTS: dict[str, Callable[[], Patch]] = {
         _keyframe_without_ledger,
         _keyframe_without_optimizer,
         _keyframe_without_pause,
+        _order_from_a_set,
         _next_before_settled,
         _doubt_merged,
         _void_is_accepted,
@@ -210,10 +240,13 @@ PLANTS: dict[str, Callable[[], Patch]] = {
 @contextmanager
 def planted(name: str) -> Iterator[None]:
     """Run the block with one bug in the product."""
-    whose, attribute, instead = PLANTS[name]()
-    sound = getattr(whose, attribute)
-    setattr(whose, attribute, instead)
+    patches = PLANTS[name]()
+    patches = patches if isinstance(patches, list) else [patches]
+    sound = [getattr(whose, attribute) for whose, attribute, _ in patches]
+    for whose, attribute, instead in patches:
+        setattr(whose, attribute, instead)
     try:
         yield
     finally:
-        setattr(whose, attribute, sound)
+        for (whose, attribute, _), before in zip(patches, sound, strict=True):
+            setattr(whose, attribute, before)

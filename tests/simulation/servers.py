@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
+from aggregator.recovery import Accept
 from aggregator.shell import Aggregator
 from broker_topics.entry import ChainLostError
 from broker_topics.errors import BusError, InputsLostError, LostRaceError
@@ -22,6 +23,7 @@ class Supervisor:
     """Keeps one aggregator running, as an operator's tool would; counts how each ended.
 
     may_be_overtaken: whether retention may take what this one has not read, because another has.
+    was_cut: whether the log lost acknowledged data, so that the operator accepts by name to go on without it.
     """
 
     rng: Random
@@ -29,6 +31,8 @@ class Supervisor:
     complain: Callable[[str], None]
     wall: Callable[[], float]
     may_be_overtaken: Callable[[], bool]
+    was_cut: Callable[[], bool]
+    accept: Accept = field(default_factory=Accept)
     ends: Counter[str] = field(default_factory=Counter)
     link: Link | None = None
     aggregator: Aggregator | None = None
@@ -37,7 +41,10 @@ class Supervisor:
         while True:
             link = self.link = self.link_up()
             identity = self.rng.randbytes(16)
-            self.aggregator = Aggregator(bus=link, task=TASK, metrics=METRICS, now_s=self.wall, identity=identity)
+            self.aggregator = Aggregator(
+                bus=link, task=TASK, metrics=METRICS, now_s=self.wall, identity=identity, accept=self.accept
+            )
+            self.accept = Accept()
             process = asyncio.ensure_future(self.aggregator.run())
             link.on_kill = process.cancel
             try:
@@ -53,18 +60,23 @@ class Supervisor:
             return
         error = process.exception()
         self.ends[type(error).__name__ if error else "stopped"] += 1
-        overtaken = isinstance(error, InputsLostError) and self.may_be_overtaken()
-        if error is not None and not overtaken and not isinstance(error, LostRaceError | BusError):
+        if isinstance(error, InputsLostError) and (self.was_cut() or self.may_be_overtaken()):
+            self.accept = Accept(loss=self.was_cut(), divergence=self.was_cut())
+        elif error is not None and not isinstance(error, LostRaceError | BusError):
             self.complain(f"crash: an aggregator ended with {type(error).__name__}: {error}")
 
 
 @dataclass(slots=True, kw_only=True)
 class Witness:
-    """Follows the chain as a dashboard would, from one process to the next; what it saw must stay true."""
+    """Follows the chain as a dashboard would, from one process to the next; what it saw must stay true.
+
+    excused: whether records of the chain were lost, so that it may have seen what is no more.
+    """
 
     rng: Random
     link_up: Callable[[], Link]
     complain: Callable[[str], None]
+    excused: Callable[[], bool]
     version: int = 0
     seen: list[tuple[int, bytes]] = field(default_factory=list)
     link: Link | None = None
@@ -99,7 +111,7 @@ class Witness:
 
     def _saw(self, follower: Follower) -> None:
         version = follower.model.version
-        if version < self.version:
+        if version < self.version and not self.excused():
             self.complain(f"I9: a reader saw version {self.version} and then {version}")
         self.version = version
         self.seen.append((follower.last.height, follower.last.hash))
