@@ -7,9 +7,10 @@ its parent is official, and parts that no record names cost only bytes.
 import asyncio
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from aggregator.cache import KeyframeCache
 from aggregator.core import Admission, Draft
 from aggregator.inputs import check_partitions, end_vector
 from aggregator.keyframe import keyframe_parts
@@ -23,6 +24,7 @@ from broker_topics.bus import Bus
 from broker_topics.crash_points import Io, passing
 from broker_topics.entry import Official
 from broker_topics.errors import BusError, ConfigError, LostRaceError
+from broker_topics.layout import Vector
 from broker_topics.messages import Head, Reject
 from broker_topics.record import Body, PartRef
 from broker_topics.topics import Topic, topic_name
@@ -48,6 +50,7 @@ class Pending:
     draft: Draft
     admitted: list[tuple[Admission, int]]
     keyframe: Parts | None = None
+    vectors: Mapping[str, Vector] | None = None
     before: tuple[int, float] = (0, math.inf)
     """What the committer knew when the keyframe was begun: steps and oldest input since the last one."""
     note: str = ""
@@ -79,6 +82,7 @@ class Committer:
     oldest_ms: float = math.inf
     keep_ms: int = KEEP_MS
     parts_end: float = 0
+    cache: KeyframeCache | None = None
     ends: Sequence[int] = ()
     _lost_races: int = 0
     _again_at_s: float = 0.0
@@ -116,7 +120,7 @@ class Committer:
             self._still.clear()
             pending.before = (self.since_keyframe, self.oldest_ms)
             self.since_keyframe, self.oldest_ms, self._sweeper.keyframe_needed = 0, math.inf, False
-            pending.keyframe = await asyncio.to_thread(keyframe_parts, state)
+            pending.keyframe, pending.vectors = await asyncio.to_thread(keyframe_parts, state), state.vectors()
         self._queue.put_nowait(pending)
 
     @property
@@ -166,11 +170,17 @@ class Committer:
             pending = await self._queue.get()
             is_keyframe = pending.keyframe is not None
             with stage(self.metrics, "publish"):
-                parts = await self._parts_of(height, pending)
+                parts, _ = await asyncio.gather(self._parts_of(height, pending), self._remember(pending))
             if is_keyframe:
                 self._still.set()
             height += 1
             self._published.put_nowait((pending, parts))
+
+    async def _remember(self, pending: Pending) -> None:
+        """Keep a keyframe's vectors at hand for the next process of this machine."""
+        if self.cache is not None and pending.vectors is not None:
+            await asyncio.to_thread(self.cache.store, pending.draft.body, pending.vectors)
+            pending.vectors = None
 
     async def _parts_of(self, height: int, pending: Pending) -> tuple[PartRef, ...]:
         """Publish a draft's parts. One whose keyframe the broker refuses goes on without, and a later one tries again.

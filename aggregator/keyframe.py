@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 
+from aggregator.cache import KeyframeCache
 from aggregator.state import FoldState
 from broker_topics.crash_points import Io, passing
-from broker_topics.errors import InvariantError
+from broker_topics.errors import InvariantError, WireError
 from broker_topics.follow import task_blob
 from broker_topics.layout import Vector
 from broker_topics.models_log import ModelsReader
@@ -31,9 +32,10 @@ def keyframe_parts(state: FoldState) -> Callable[[], Iterator[Part]]:
     return parts
 
 
-async def load_keyframe(models: ModelsReader, record: Record) -> FoldState:
+async def load_keyframe(models: ModelsReader, record: Record, cache: KeyframeCache | None = None) -> FoldState:
     """The fold's state after an official keyframe record.
 
+    Args:    cache: where to look for the vectors before they are fetched.
     Raises:  PartMissingError: a part is gone.  InvariantError: the parts are not what the record says.
     """
     refs = record.body.parts
@@ -41,6 +43,11 @@ async def load_keyframe(models: ModelsReader, record: Record) -> FoldState:
         meta = await models.read(refs, SERVER)
         size = FoldState.size_of(meta)
         names = {ref.name for ref in refs} - {TASK, SERVER, "delta"}
+        if cache is not None and (kept := await asyncio.to_thread(cache.load, record.body, sorted(names), size)):
+            try:
+                return await asyncio.to_thread(_checked, record, meta, kept)
+            except (InvariantError, WireError) as error:
+                await asyncio.to_thread(cache.ignore, record.body, str(error))
         vectors = {name: await models.read_vector(refs, name, size) for name in sorted(names)}
     return await asyncio.to_thread(_checked, record, meta, vectors)
 

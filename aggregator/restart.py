@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from aggregator.cache import KeyframeCache
 from aggregator.chain_check import check_commits, newest_parts, parts_end
 from aggregator.core import Fold
 from aggregator.inputs import check_partitions, end_vector, start_vector
@@ -55,7 +56,10 @@ class Replica:
     After an error it must be closed; the next one enters anew.
     """
 
-    def __init__(self, bus: Bus, task: str, *, accept: Accept | None = None) -> None:
+    def __init__(
+        self, bus: Bus, task: str, *, accept: Accept | None = None, cache: KeyframeCache | None = None
+    ) -> None:
+        self._cache = cache
         self._bus, self._task, self._accept = bus, task, accept or Accept()
         self._models = ModelsReader(bus, task)
         self._commits: CommitsReader | None = None
@@ -154,6 +158,9 @@ class Replica:
                 raise ChainLostError("records of the chain were read and lost again")
             await replayer.apply(official.record)
             self._passed(self._due.popleft())
+            if official.record.body.keyframe and self._cache is not None:
+                body, vectors = official.record.body, replayer.fold.state.vectors()
+                await asyncio.to_thread(self._cache.store, body, vectors)
         await replayer.check()
         return count
 
@@ -182,7 +189,7 @@ class Replica:
                 raise ConfigError(
                     f"task {self._task!r} has no first record; make it with: headwater task create --task {self._task}"
                 )
-            loaded = await _newest_keyframe(self._models, records)
+            loaded = await _newest_keyframe(self._models, records, self._cache)
             if loaded is not None:
                 return records, *loaded
             await self._commits.close()
@@ -192,9 +199,11 @@ class Replica:
         )
 
 
-async def _newest_keyframe(models: ModelsReader, records: Sequence[Official]) -> tuple[int, FoldState] | None:
+async def _newest_keyframe(
+    models: ModelsReader, records: Sequence[Official], cache: KeyframeCache | None
+) -> tuple[int, FoldState] | None:
     for index in range(len(records) - 1, -1, -1):
         if records[index].record.body.keyframe:
             with suppress(PartMissingError):
-                return index, await load_keyframe(models, records[index].record)
+                return index, await load_keyframe(models, records[index].record, cache)
     return None

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from aggregator.cache import KeyframeCache
 from aggregator.committer import Committer
 from aggregator.fetch_probe import FetchProbe
 from aggregator.intake import Intake
@@ -55,6 +56,7 @@ class Aggregator:
     patience_s: float = 0.0
     observer: Observer | None = None
     history: History | None = None
+    cache: KeyframeCache | None = None
     election: Election = field(default_factory=at_once)
 
     def stragglers(self, k: int) -> list[dict[str, object]]:
@@ -68,7 +70,13 @@ class Aggregator:
         """
         elected = asyncio.Event()
         standby = Standby(
-            self.bus, self.task, self.metrics, self.readiness, accept=self.accept, patience_s=self.patience_s
+            self.bus,
+            self.task,
+            self.metrics,
+            self.readiness,
+            accept=self.accept,
+            patience_s=self.patience_s,
+            cache=self.cache,
         )
         try:
             await _until(self.stop, [self._contend(standby.warm, elected), self._serve(standby, elected)])
@@ -104,6 +112,7 @@ class Aggregator:
             oldest_ms=restored.oldest_ms,
             parts_end=restored.parts_end,
             keep_ms=int(self.keep_parts_s * 1000),
+            cache=self.cache,
         )
         intake = Intake(self.bus, self.task, tuple(restored.fold.state.vector), self.metrics, log_lag)
         telemetry = TelemetryExporter(self.bus, self.task, self.metrics, observer.audience.cohort_stated)

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from aggregator.cache import KeyframeCache
 from aggregator.recovery import Accept
 from aggregator.restart import Replica, Restored
 from broker_topics.bus import Bus, OffsetGoneError
@@ -48,6 +49,7 @@ class Standby:
     readiness: Readiness
     accept: Accept = field(default_factory=Accept)
     patience_s: float = 0.0
+    cache: KeyframeCache | None = None
     warm: asyncio.Event = field(default_factory=asyncio.Event)
     _replica: Replica | None = None
 
@@ -80,7 +82,7 @@ class Standby:
 
         async def enter() -> Replica:
             await self.close()
-            self._replica = replica = Replica(self.bus, self.task, accept=self.accept)
+            self._replica = replica = Replica(self.bus, self.task, accept=self.accept, cache=self.cache)
             await replica.enter()
             return replica
 

@@ -121,6 +121,13 @@ class Shown:
     history: History
 
 
+def told_by(number: signal.Signals) -> asyncio.Event:
+    """An event that a signal sets."""
+    word = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(number, word.set)
+    return word
+
+
 @asynccontextmanager
 async def observed(
     metrics: Metrics,

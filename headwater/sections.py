@@ -40,6 +40,11 @@ class AggregatorSettings(Section):
         description="Load the compiled loops of the extra fast, if it is installed, before anything else: a second or "
         "two. Off: when a large model is there, and the event loop stumbles over it.",
     )
+    cache_dir: str = Field(
+        default="",
+        description="Directory in which the newest keyframe is kept for a quicker restart, checked against the chain "
+        "before it is used; empty: none.",
+    )
     keep_parts_s: float = Field(
         default=86_400.0, ge=0, le=31_536_000, description="Age of a keyframe at which what only older ones need goes."
     )

@@ -36,6 +36,8 @@ EVENTS: Mapping[str, str] = MappingProxyType(
         "keyframe_official": "A keyframe is in the chain.",
         "keyframe_failed": "A keyframe could not be published; the next record tries again.",
         "fetch_probe_failed": "What devices need to follow the newest version could not be fetched.",
+        "keyframe_cache_ignored": "What the cache folder holds is not what the chain names; it was deleted.",
+        "keyframe_cache_failed": "The cache folder could not be written; a restart fetches from the broker.",
         "command_decided": "A command of the control topic was obeyed or refused; `outcome` says which.",
         "parts_lost": "Parts that newcomers need are gone from the models topic; the next record is a keyframe.",
         "parts_swept": "Parts that nobody needs any more were deleted from the models topic.",

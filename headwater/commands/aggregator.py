@@ -1,18 +1,22 @@
 """`headwater aggregator`: the one process that advances a task's model."""
 
 import asyncio
+import signal
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from aggregator.cache import KeyframeCache
 from aggregator.election import Terms
-from aggregator.lease import KubernetesLease, LeaseElection, own_identity
+from aggregator.lease import KubernetesLease, LeaseElection, Told, own_identity
 from aggregator.recovery import Accept
 from aggregator.shell import Aggregator
 from broker_topics.bus import Bus
 from broker_topics.codecs import load_kernels
+from broker_topics.errors import ConfigError
 from headwater.options import Bootstrap, Task
-from headwater.process import Shown, observed, prepared, serve
+from headwater.process import Shown, observed, prepared, serve, told_by
 from headwater.sections import LeaseSettings
 from monitoring.metrics import Metrics
 from monitoring.page.history import History
@@ -28,6 +32,12 @@ def command(
         bool | None, typer.Option("--fleet-page", help="Serve the fleet page at / to browsers on this machine.")
     ] = None,
     listen_host: Annotated[str | None, typer.Option(help="Address that the port is opened on.")] = None,
+    cache_dir: Annotated[
+        str | None, typer.Option(help="Directory for the newest keyframe: a restart on this machine is quicker.")
+    ] = None,
+    standby: Annotated[
+        bool, typer.Option("--standby", help="Follow another aggregator, write nothing, and lead when SIGUSR1 comes.")
+    ] = False,
     accept_loss: Annotated[
         bool, typer.Option("--accept-loss", help="Once: go on without inputs that the log lost before they were read.")
     ] = False,
@@ -39,11 +49,16 @@ def command(
     """Fold the devices' updates into the model and write the chain, until Ctrl-C or SIGTERM.
 
     May be killed and started again at any moment. Two at once are safe: one of them ends with status 75. In
-    Kubernetes run two and set HEADWATER_LEASE_NAME: one leads, the other waits for its end.
+    Kubernetes run two and set HEADWATER_LEASE_NAME: one leads, the other follows and takes over at its end. Without
+    Kubernetes a second one with --standby follows in the same way, and `kill -USR1` makes it lead.
     """
-    given = {"listen_port": listen_port, "listen_host": listen_host, "fleet_page": fleet_page}
+    given = {"listen_port": listen_port, "listen_host": listen_host, "fleet_page": fleet_page, "cache_dir": cache_dir}
     settings = prepared(bootstrap, aggregator=given)
 
+    if standby and settings.lease.name:
+        raise ConfigError(
+            "with HEADWATER_LEASE_NAME every aggregator stands by until the Lease is its own: drop --standby"
+        )
     accept = Accept(loss=accept_loss, divergence=accept_divergence)
 
     cohorts = [name.strip() for name in settings.aggregator.cohorts.split(",") if name.strip()]
@@ -61,9 +76,12 @@ def command(
             straggler_places=settings.aggregator.straggler_places,
             keep_parts_s=settings.aggregator.keep_parts_s,
             history=history,
+            cache=KeyframeCache(Path(folder), task) if (folder := settings.aggregator.cache_dir) else None,
         )
         if settings.lease.name:
             aggregator.election = await asyncio.to_thread(_election, settings.lease, aggregator.metrics)
+        elif standby:
+            aggregator.election = Told(told_by(signal.SIGUSR1))
         async with observed(
             aggregator.metrics,
             aggregator.readiness,

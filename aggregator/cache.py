@@ -1,0 +1,77 @@
+"""Keeps the vectors of the newest keyframes in a folder of this machine, so that a restart need not fetch them.
+
+Nothing in the folder is believed: vectors count only if they have the very hashes that the chain names. Whatever is
+wrong with it, the models topic has the same bytes.
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from broker_topics.layout import Vector
+from broker_topics.record import Body
+from monitoring.logs import get_logger
+
+_KEPT = 2
+"""The newest may never become official, if its writer is killed in between: the one before is then still of use."""
+
+_SUFFIX = ".vectors"
+
+log = get_logger("aggregator")
+
+
+class KeyframeCache:
+    """One task's part of a cache folder; every call blocks for as long as the disk takes, and none ever raises."""
+
+    def __init__(self, folder: Path, task: str) -> None:
+        self._folder = folder / task
+
+    def load(self, body: Body, names: Sequence[str], size: int) -> dict[str, Vector] | None:
+        """The float32[size] vectors of a keyframe by name, not compared with any hash yet; None if they are not here.
+
+        Args:    names: of the vectors, in alphabetical order.
+        """
+        path = self._path(body)
+        try:
+            if not path.exists():
+                return None
+            if path.stat().st_size != len(names) * size * 4:
+                self.ignore(body, "it is cut short or of another model")
+                return None
+            with path.open("rb") as file:
+                return {name: np.fromfile(file, dtype="<f4", count=size) for name in names}
+        except OSError as error:
+            self.ignore(body, str(error))
+            return None
+
+    def ignore(self, body: Body, reason: str) -> None:
+        """Say that what lies here is of no use, and delete it."""
+        log.warning("keyframe_cache_ignored", version=body.version, reason=reason)
+        with suppress(OSError):
+            self._path(body).unlink(missing_ok=True)
+
+    def store(self, body: Body, vectors: Mapping[str, Vector]) -> None:
+        """Write the vectors of a keyframe, whole or not at all, and forget all but the newest two."""
+        path = self._path(body)
+        half = path.with_suffix(f".{os.getpid()}")
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with half.open("wb") as file:
+                for name in sorted(vectors):
+                    file.write(np.ascontiguousarray(vectors[name], dtype="<f4").data)
+            half.replace(path)
+            for old in sorted(self._folder.glob(f"*{_SUFFIX}"), key=lambda file: file.stat().st_mtime)[:-_KEPT]:
+                old.unlink()
+        except OSError as error:
+            log.warning("keyframe_cache_failed", version=body.version, reason=str(error))
+            with suppress(OSError):
+                half.unlink(missing_ok=True)
+
+    def _path(self, body: Body) -> Path:
+        """Named after what is in it: two versions of equal vectors share a file."""
+        name = hashlib.sha256(body.state_hash + body.hidden_hash + body.served_hash).hexdigest()
+        return self._folder / f"{name[:32]}{_SUFFIX}"

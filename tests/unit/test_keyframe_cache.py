@@ -1,0 +1,139 @@
+"""The folder of the newest keyframes: quick where it is right, harmless whatever is wrong with it."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from aggregator.cache import KeyframeCache
+from aggregator.restart import Replica
+from aggregator.shell import Aggregator
+from broker_topics.layout import Layout, Tensor
+from broker_topics.memory import MemoryBus
+from broker_topics.memory_log import MemoryLog
+from broker_topics.topics import Topic, topic_name
+from tests.fleet import Device, chain_of, make_task
+
+TASK = "watch"
+LAYOUT = Layout(tensors=(Tensor(name="w", shape=(1000,)),))
+BYTES = 3 * 4 * 1000
+
+
+@pytest.fixture
+async def bus():
+    async with MemoryBus(MemoryLog()) as bus:
+        yield bus
+
+
+async def lead_to(bus, folder, version):
+    """An aggregator with a cache that goes on to a version, a keyframe every two steps."""
+    aggregator = Aggregator(bus=bus, task=TASK, cache=KeyframeCache(folder, TASK))
+    service = asyncio.create_task(aggregator.run())
+    a, b = [await Device(bus, TASK, name).enter() for name in "ab"]
+    while (number := a.follower.model.version) < version:
+        a.sequence = b.sequence = number
+        await a.send(a.update(1.0).to_bytes())
+        await b.send(b.update(2.0).to_bytes())
+        await a.until_version(number + 1)
+        await b.until_version(number + 1)
+    aggregator.stop.set()
+    await service
+
+
+async def restored(bus, folder):
+    """A replica that entered."""
+    replica = Replica(bus, TASK, cache=KeyframeCache(folder, TASK))
+    await replica.enter()
+    await replica.close()
+    return replica
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted((folder / TASK).iterdir(), key=lambda path: path.stat().st_mtime_ns)
+
+
+async def test_a_restart_takes_the_vectors_from_the_folder_and_ends_with_the_very_same_state(bus, tmp_path):
+    await make_task(bus, TASK, LAYOUT, keyframe_every=2)
+    await lead_to(bus, tmp_path / "kept", 4)
+    (tmp_path / "none").mkdir()
+    without = await restored(bus, tmp_path / "none")
+    kept = await restored(bus, tmp_path / "kept")
+    assert kept.fold.state.meta() == without.fold.state.meta()
+    assert kept.fold.state.x.tobytes() == without.fold.state.x.tobytes()
+    assert kept.fold.state.model.version == 4
+
+
+async def test_only_the_newest_two_keyframes_are_kept(bus, tmp_path):
+    await make_task(bus, TASK, LAYOUT, keyframe_every=2)
+    await lead_to(bus, tmp_path, 8)
+    assert [path.stat().st_size for path in files(tmp_path)] == [BYTES, BYTES]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda data: data[:-4], "it is cut short or of another model"),
+        (lambda data: data[:100] + bytes([data[100] ^ 1]) + data[101:], "is not the model that the chain names"),
+        (lambda data: bytes(len(data)), "is not the model that the chain names"),
+        (lambda data: b"", "it is cut short or of another model"),
+    ],
+    ids=["cut short", "one bit", "foreign", "empty"],
+)
+async def test_what_is_not_the_chain_s_is_said_deleted_and_fetched(bus, tmp_path, caplog, spoil, reason):
+    await make_task(bus, TASK, LAYOUT, keyframe_every=2)
+    await lead_to(bus, tmp_path, 2)
+    newest = files(tmp_path)[-1]
+    newest.write_bytes(spoil(newest.read_bytes()))
+    replica = await restored(bus, tmp_path)
+    assert replica.fold.state.model.version == 2
+    assert replica.fold.state.state_hash() == (await chain_of(bus, TASK))[-1].body.state_hash
+    assert "keyframe_cache_ignored" in caplog.text
+    assert reason in caplog.text
+    assert newest not in files(tmp_path)
+
+
+async def test_a_folder_that_cannot_be_written_costs_nothing_but_the_cache(bus, tmp_path, caplog):
+    await make_task(bus, TASK, LAYOUT, keyframe_every=2)
+    (tmp_path / "file").write_text("")
+    await lead_to(bus, tmp_path / "file", 4)
+    assert [record.body.keyframe for record in await chain_of(bus, TASK)] == [True, False, True, False, True]
+    assert "keyframe_cache_failed" in caplog.text
+
+
+async def test_a_full_disk_leaves_no_half_file_behind(bus, tmp_path, caplog):
+    full = Path("/dev/full")
+    assert full.exists()
+    await make_task(bus, TASK, LAYOUT, keyframe_every=2)
+    cache = KeyframeCache(tmp_path, TASK)
+    replica = await restored(bus, tmp_path)
+    body = (await chain_of(bus, TASK))[0].body
+    (tmp_path / TASK).mkdir(exist_ok=True)
+    half = cache._path(body).with_suffix(f".{os.getpid()}")
+    half.symlink_to(full)
+    cache.store(body, replica.fold.state.vectors())
+    assert list((tmp_path / TASK).iterdir()) == []
+    assert "No space left on device" in caplog.text
+
+
+async def test_a_standby_keeps_what_the_leader_published(bus, tmp_path):
+    await make_task(bus, TASK, LAYOUT, keyframe_every=2)
+    replica = Replica(bus, TASK, cache=KeyframeCache(tmp_path / "standby", TASK))
+    await replica.enter()
+    await lead_to(bus, tmp_path / "leader", 2)
+    while replica.height < 2:
+        await replica.follow(1.0)
+    await replica.close()
+    mine, theirs = files(tmp_path / "standby")[-1], files(tmp_path / "leader")[-1]
+    assert (mine.name, mine.read_bytes()) == (theirs.name, theirs.read_bytes())
+
+
+async def test_vectors_from_the_folder_serve_where_their_parts_are_gone(bus, tmp_path):
+    await make_task(bus, TASK, LAYOUT, keyframe_every=2)
+    await lead_to(bus, tmp_path, 2)
+    for ref in (await chain_of(bus, TASK))[-1].body.parts:
+        if ref.name in {"x", "served"}:
+            bus.log.partition(topic_name(TASK, Topic.MODELS)).spoil(ref.offset)
+    replica = await restored(bus, tmp_path)
+    assert replica.fold.state.model.version == 2
+    assert replica.replayed == 0
