@@ -5,10 +5,10 @@ READY := $(VENV)/.ready
 PACKAGES := broker_topics worker aggregator monitoring headwater
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check drill chaos soak bench lock k8s-tools k8s-test clean
+.PHONY: help setup demo test check drill chaos soak bench bench-recovery lock k8s-tools k8s-test clean
 
 help: ## Explain the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 setup: $(READY) ## Make the virtual environment only; the other targets do it by themselves
 
@@ -41,6 +41,9 @@ bench: $(READY) ## Measure speed and bytes against their bars; writes report/ben
 
 soak: $(READY) ## Hurt real fleets on a real Kafka: SECONDS=600 SEED=7 ONLY="crash-points"
 	@$(PY) -m tests.chaos --seconds $(or $(SECONDS),600) --seed $(or $(SEED),7) $(if $(ONLY),--only $(ONLY))
+
+bench-recovery: $(READY) ## Kill a leader twenty times for each way of recovery and show the distribution
+	$(PY) -m benchmarks.recovery $(ARGS)
 
 lock: $(READY) ## Choose newer packages: write requirements/*.lock again
 	sh scripts/lock.sh $(VENV)/bin/uv

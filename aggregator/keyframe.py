@@ -35,7 +35,7 @@ def keyframe_parts(state: FoldState) -> Callable[[], Iterator[Part]]:
 async def load_keyframe(models: ModelsReader, record: Record, cache: KeyframeCache | None = None) -> FoldState:
     """The fold's state after an official keyframe record.
 
-    Args:    cache: where to look for the vectors before they are fetched.
+    Args:    cache: where to look for the vectors before they are fetched, and to keep them after.
     Raises:  PartMissingError: a part is gone.  InvariantError: the parts are not what the record says.
     """
     refs = record.body.parts
@@ -49,7 +49,10 @@ async def load_keyframe(models: ModelsReader, record: Record, cache: KeyframeCac
             except (InvariantError, WireError) as error:
                 await asyncio.to_thread(cache.ignore, record.body, str(error))
         vectors = {name: await models.read_vector(refs, name, size) for name in sorted(names)}
-    return await asyncio.to_thread(_checked, record, meta, vectors)
+    state = await asyncio.to_thread(_checked, record, meta, vectors)
+    if cache is not None:
+        await asyncio.to_thread(cache.store, record.body, state.vectors())
+    return state
 
 
 def _checked(record: Record, meta: bytes, vectors: Mapping[str, Vector]) -> FoldState:

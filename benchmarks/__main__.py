@@ -1,4 +1,4 @@
-"""`python -m benchmarks` measures everything against its bars; `--only codecs|ingest|latency|memory` a part.
+"""`python -m benchmarks` measures everything against its bars; `--only codecs|ingest|latency|memory|recovery` a part.
 
 Takes less than ten minutes on two cores. Prints a table and writes report/bench.json; a bar that is missed says so and
 does not change the exit status: it is a measurement, not a test.
@@ -16,6 +16,7 @@ from benchmarks.ingest import ingest_figures
 from benchmarks.latency import latency_figures
 from benchmarks.memory import memory_figures
 from benchmarks.place import Place
+from benchmarks.recovery import recovery_figures
 from broker_topics.local.cluster import LocalCluster
 
 Part = Callable[[Place], Awaitable[list[Figure]]]
@@ -39,7 +40,17 @@ async def _memory(place: Place) -> list[Figure]:
     return await memory_figures(place, megabytes=(4, 40, 200))
 
 
-_PARTS: dict[str, Part] = {"ingest": _ingest, "latency": _latency, "memory": _memory, "codecs": _codecs}
+async def _recovery(place: Place) -> list[Figure]:
+    return await recovery_figures(place, megabytes=40, backlog=2_000, kills=3)
+
+
+_PARTS: dict[str, Part] = {
+    "recovery": _recovery,
+    "ingest": _ingest,
+    "latency": _latency,
+    "memory": _memory,
+    "codecs": _codecs,
+}
 
 
 async def _measure(names: list[str], bootstrap: str | None) -> list[Figure]:

@@ -24,9 +24,9 @@ Buckets = Mapping[float, float]
 class AggregatorProcess:
     """One run of the command that operators type. Use it as an async context manager: it ends with the block."""
 
-    def __init__(self, bootstrap: str, task: str, log: Path) -> None:
+    def __init__(self, bootstrap: str, task: str, log: Path, *more: str) -> None:
         (self._port,) = free_ports(1)
-        arguments = ["aggregator", "--task", task, "--bootstrap", bootstrap, "--listen-port", str(self._port)]
+        arguments = ["aggregator", "--task", task, "--bootstrap", bootstrap, "--listen-port", str(self._port), *more]
         self._log = log
         with log.open("ab") as sink:
             self._process = subprocess.Popen(
@@ -41,12 +41,28 @@ class AggregatorProcess:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def stop(self) -> None:
+        """End it in order, or at last with SIGKILL."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
         try:
             await asyncio.to_thread(self._process.wait, _END_S)
         except subprocess.TimeoutExpired:
             await self.kill()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
+    async def ready(self) -> bool:
+        """Whether its probe says so."""
+        try:
+            await asyncio.to_thread(urllib.request.urlopen, f"http://127.0.0.1:{self._port}/readyz", timeout=5)
+        except OSError:
+            return False
+        return True
 
     async def kill(self) -> None:
         """End it with SIGKILL, and return when it is gone."""
