@@ -30,10 +30,10 @@ __all__ = ["Admission", "DivergedError", "Draft", "Fold"]
 class Fold:
     """Folds the inputs of one task into `state`, which nothing else may change.
 
-    pending: accepted updates in the buffer.
+    pending: accepted updates in the buffer. hashes: those of `state`, where the caller compared them already.
     """
 
-    def __init__(self, *, task: str, state: FoldState) -> None:
+    def __init__(self, *, task: str, state: FoldState, hashes: tuple[bytes, bytes, bytes] | None = None) -> None:
         self.task, self.state = task, state
         self.pending = 0
         self._rule = server_rule(state.settings)
@@ -42,7 +42,7 @@ class Fold:
         self._total: Vector = np.zeros(state.layout.size, dtype=np.float32)
         prepare(self._total)
         self._consumed = Consumed()
-        self._hashes = self._hash()
+        self._hashes = hashes or self._hash()
 
     @property
     def consumed(self) -> int:

@@ -93,7 +93,8 @@ class Replica:
         records, index, state = await self._keyframe()
         starts, ends = await start_vector(self._bus, self._task), await end_vector(self._bus, self._task)
         check_partitions(state.vector, ends)
-        fold = await asyncio.to_thread(Fold, task=self._task, state=state)
+        known = records[index].record.body.hashes
+        fold = await asyncio.to_thread(Fold, task=self._task, state=state, hashes=known)
         forgiving = self._accept.divergence
         self._replayer = Replayer(self._bus, self._models, fold, starts, ends, forgiving=forgiving)
         self._keyframes = [official for official in records if official.record.body.keyframe][-2:]

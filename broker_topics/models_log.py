@@ -18,6 +18,9 @@ from broker_topics.topics import Topic, topic_name
 
 HEAD_KEY = b"head"
 _IN_FLIGHT = 4
+_OPENING = 3
+"""Parts that are checked and unpacked while the next ones are fetched."""
+
 _TAIL_RECORDS = 64
 _LAST_RECORDS = 16
 _FETCH_S = 10.0
@@ -90,13 +93,20 @@ class ModelsReader:
     async def blob(self, refs: Sequence[PartRef]) -> AsyncIterator[bytes | memoryview]:
         """The pieces of one blob in order; raises PartMissingError where one is gone.
 
-        Opened in a thread: a dozen may lie ready, and hashing them in a row would hold up the event loop.
+        Opened in threads, a few at a time while the next ones are fetched: hashing them would hold up the event loop.
         """
-        for ref in refs:
-            yield await self._piece(ref)
+        opening: deque[asyncio.Task[bytes | memoryview]] = deque()
+        try:
+            for ref in refs:
+                opening.append(asyncio.ensure_future(self._piece(await self._value(ref), ref)))
+                if len(opening) >= _OPENING:
+                    yield await opening.popleft()
+            while opening:
+                yield await opening.popleft()
+        finally:
+            await asyncio.gather(*opening, return_exceptions=True)
 
-    async def _piece(self, ref: PartRef) -> bytes | memoryview:
-        value = await self._value(ref)
+    async def _piece(self, value: bytes, ref: PartRef) -> bytes | memoryview:
         try:
             return await asyncio.to_thread(open_part, value, ref)
         except WireError:  # the log was cut short, and another part of that size was written in its place

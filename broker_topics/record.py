@@ -122,6 +122,11 @@ class Body:
     note: str = ""
 
     @property
+    def hashes(self) -> tuple[bytes, bytes, bytes]:
+        """Of x and the optimizer, of x̂, of the served model."""
+        return self.state_hash, self.hidden_hash, self.served_hash
+
+    @property
     def base_hash(self) -> bytes:
         """The 8 bytes by which updates name the hidden model of this version."""
         return self.hidden_hash[:8]
