@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from broker_topics.bus import Bus
-from broker_topics.errors import BusError
-from broker_topics.models_log import ModelsReader, PartMissingError
+from broker_topics.errors import BusError, ConfigError, WireError
+from broker_topics.models_log import ModelsReader
 from broker_topics.parts import DELTA
 from broker_topics.record import Record
 from monitoring.logs import get_logger
@@ -47,7 +47,7 @@ class FetchProbe:
         try:
             async for _ in reader.blob(wanted):
                 pass
-        except (BusError, PartMissingError) as error:
+        except (BusError, ConfigError, WireError) as error:
             self.metrics.fetch_probe_failures_total.inc()
             log.warning("fetch_probe_failed", reason=str(error))
         finally:
