@@ -30,15 +30,39 @@ async def behind_proxy(ground: Ground) -> AsyncIterator[Proxy]:
             yield proxy
 
 
-@scenario("network", "resets in produces, latency, silence, half-open connections and a narrow line")
-async def network(ground: Ground) -> None:
-    """Each kind of bad line once; the first for as long as half of the given seconds."""
+async def _alone(ground: Ground, what: str, bad: Line | None, seconds: float) -> None:
     async with behind_proxy(ground) as proxy:
-        await bad_line(ground, proxy, "20 % resets and 300 ms", ROUGH, min(60.0, ground.seconds / 2))
-        await bad_line(ground, proxy, "silence", Line(silent=True), 45.0)
-        await bad_line(ground, proxy, "half-open", None, 5.0)
-        await bad_line(ground, proxy, "all connections reset again and again", Line(lifetime_s=1.5), 15.0)
-        await bad_line(ground, proxy, "8 KiB a second", Line(bytes_per_s=8192.0), 20.0)
+        await bad_line(ground, proxy, what, bad, seconds)
+
+
+@scenario("line-resets", "of five produces one is reset, 300 ms there and back")
+async def line_resets(ground: Ground) -> None:
+    """For up to a minute."""
+    await _alone(ground, "20 % resets and 300 ms", ROUGH, min(60.0, ground.seconds / 2))
+
+
+@scenario("line-silence", "nothing passes for 45 s, and then what was sent arrives late")
+async def line_silence(ground: Ground) -> None:
+    """Longer than every deadline of a client."""
+    await _alone(ground, "silence", Line(silent=True), 45.0)
+
+
+@scenario("line-half-open", "every connection is closed and no client is told")
+async def line_half_open(ground: Ground) -> None:
+    """Once."""
+    await _alone(ground, "half-open", None, 5.0)
+
+
+@scenario("line-short-lived", "every connection is reset after a second and a half")
+async def line_short_lived(ground: Ground) -> None:
+    """Again and again."""
+    await _alone(ground, "connections reset at 1.5 s", Line(lifetime_s=1.5), 20.0)
+
+
+@scenario("line-narrow", "8 KiB a second for each connection")
+async def line_narrow(ground: Ground) -> None:
+    """For as long as several keyframes take."""
+    await _alone(ground, "8 KiB a second", Line(bytes_per_s=8192.0), 20.0)
 
 
 async def bad_line(ground: Ground, proxy: Proxy, what: str, bad: Line | None, seconds: float) -> None:

@@ -25,18 +25,22 @@ _DEVICES = 8
 _RACE_S = 60.0
 
 
-@scenario("zombies", "a frozen aggregator wakes up; 100 races of two; two makers of a task; a copied outbox")
+@scenario("zombies", "a frozen aggregator wakes up while its topics are compacted; a device with a copied outbox")
 async def zombies(ground: Ground) -> None:
-    """Each kind of double, on a broker that compacts as fast as it can."""
-    async with LocalCluster(data=ground.folder / "kafka-compacting", properties=compacting()) as cluster:
-        for _ in range(3):
-            await frozen(ground, cluster.bootstrap, seconds=10.0, compacts=True)
-        for _ in range(3):
-            await copied_outbox(ground, cluster.bootstrap)
-        for _ in range(RACES // 5):
-            await makers(ground, cluster.bootstrap)
+    """Doubles of whole processes."""
+    async with LocalCluster(data=ground.folder / "kafka-zombies", properties=compacting()) as cluster:
+        await frozen(ground, cluster.bootstrap, seconds=10.0, compacts=True)
+        await copied_outbox(ground, cluster.bootstrap)
+
+
+@scenario("races", "100 races of two aggregators for one backlog, and of three makers for one task")
+async def races(ground: Ground) -> None:
+    """Doubles inside one process, many times."""
+    async with LocalCluster(data=ground.folder / "kafka-races") as cluster:
         for number in range(RACES):
             await race(ground, cluster.bootstrap, number)
+            if number % 10 == 0:
+                await makers(ground, cluster.bootstrap)
 
 
 async def frozen(ground: Ground, bootstrap: str, *, seconds: float, compacts: bool) -> None:
