@@ -5,14 +5,17 @@ import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
+from aggregator.verify import Evidence
 from broker_topics.crash_points import VARIABLE, Io
 from broker_topics.errors import ExitCode
 from broker_topics.kafka import KafkaBus
 from broker_topics.topics import Topic, topic_name
+from tests.chaos.diary import assert_no_copy_was_suspected, told_by
 from tests.chaos.ground import Ground
 from tests.chaos.registry import scenario
 from tests.fleet import ended
 from tests.kafka.support import Fleet, Role, accepted, hashes, settled_history
+from tests.simulation.history import History
 
 CREATOR = (Io.CREATE_TOPICS, Io.PART, Io.APPEND, Io.READ_BACK, Io.HEAD)
 STARTING = (Io.READ_HEAD, Io.READ_COMMITS, Io.READ_KEYFRAME, Io.READ_ENDS, Io.READ_INPUTS)
@@ -84,7 +87,7 @@ async def devices_die_at(ground: Ground, points: Sequence[str]) -> None:
         last, other = aggregator(fleet), fleet.worker("w-8", "w-1", PACE_S="0.02")
 
         def worker(fleet: Fleet, **environment: str) -> Role:
-            return fleet.worker("w-0", "w-3", PACE_S="0.3", **environment)
+            return fleet.worker("w-0", "w-3", PACE_S="0.3", HEADWATER_LOG_LEVEL="debug", **environment)
 
         for point in points:
             async with ground.run(f"devices die at {point}"):
@@ -93,8 +96,9 @@ async def devices_die_at(ground: Ground, points: Sequence[str]) -> None:
         async with ground.run("devices died, the last ones live"):
             alive = worker(fleet)
             await fleet.until_told(alive, "update_settled", 4)
-            await at_rest(fleet, bus, [alive, other])
+            history = await at_rest(fleet, bus, [alive, other])
             assert await last.stop() == 0, last.text
+            assert_no_copy_was_suspected(history, "w-0", "w-3")
             damaged = [role.name for role in fleet.roles if role.events("outbox_corrupt")]
             assert not damaged, f"outboxes were damaged: {damaged}"
 
@@ -124,11 +128,11 @@ async def goes_on(bus: KafkaBus, task: str, seen: list[bytes]) -> list[bytes]:
     return now
 
 
-async def at_rest(fleet: Fleet, bus: KafkaBus, workers: Sequence[Role]) -> None:
+async def at_rest(fleet: Fleet, bus: KafkaBus, workers: Sequence[Role]) -> History:
     """Stop the devices, wait until all is decided, and hold the log to every rule. The aggregator must still run."""
     for worker in workers:
         assert await worker.stop() == 0, worker.text
-    await settled_history(bus, fleet.task)
+    return await settled_history(bus, fleet.task, evidence=Evidence.of(told_by(fleet.roles)))
 
 
 @asynccontextmanager
