@@ -9,6 +9,7 @@ from broker_topics.local.cluster import LocalCluster
 from tests.chaos.crash_points import aggregators_die_at, create_dies_at, devices_die_at
 from tests.chaos.ground import Ground
 from tests.chaos.kills import storm
+from tests.chaos.network import ROUGH, bad_line, behind_proxy
 from tests.chaos.zombies import frozen, race
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -52,3 +53,10 @@ async def test_of_two_aggregators_that_compute_the_same_one_wins_and_the_other_e
 async def test_an_aggregator_that_wakes_up_after_another_took_its_place_ends_with_75(ground: Ground) -> None:
     await frozen(ground, await ground.shared(), seconds=0.0, compacts=False)
     assert (ground.runs, ground.violations) == (1, [])
+
+
+async def test_on_a_line_that_resets_and_is_late_nothing_is_lost(ground: Ground) -> None:
+    async with behind_proxy(ground) as proxy:
+        await bad_line(ground, proxy, "20 % resets and 300 ms", ROUGH, 6.0)
+    assert (ground.runs, ground.violations) == (1, [])
+    assert proxy.resets > 0
