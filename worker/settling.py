@@ -94,6 +94,16 @@ def fold_back(state: DeviceState, queued: Queued, settings: TaskSettings) -> Dev
     return replace(state, queued=None, residual=residual, carry=state.carry + queued.work)
 
 
+def dated_later(state: DeviceState, seconds: float) -> DeviceState:
+    """The state with its waiting work dated so much later (or earlier, if negative)."""
+    row, queued = state.row, state.queued
+    return replace(
+        state,
+        row=replace(row, since_s=row.since_s + seconds) if row else None,
+        queued=replace(queued, since_s=queued.since_s + seconds) if queued else None,
+    )
+
+
 def drop_queued(state: DeviceState, queued: Queued) -> DeviceState:
     """The state without its queued work, which is counted as discarded."""
     return replace(state, queued=None, tally=_discarded(state.tally, queued.work))

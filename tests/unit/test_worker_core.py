@@ -346,7 +346,20 @@ def test_a_row_in_doubt_for_longer_than_its_age_limit_is_discarded(bench: Bench)
     bench.enter()
     bench.train()
     bench.tell(ProduceFailed("no answer"))
-    bench.wall_s = 1001.0
+    bench.now_s, bench.wall_s = bench.now_s + 1001.0, 1001.0
+    assert "update_discarded (waited_too_long)" in bench.tell(TimePassed())
+
+
+def test_a_clock_that_is_set_from_1970_makes_no_work_old(bench: Bench) -> None:
+    bench.enter()
+    bench.train()
+    bench.tell(ProduceFailed("no answer"))
+    bench.wall_s = 1.8e9
+    assert "produce 1/1" not in bench.tell(TimePassed())
+    bench.now_s, bench.wall_s = bench.now_s + 900.0, bench.wall_s + 900.0
+    assert "produce 1/1" in bench.tell(TimePassed())
+    bench.tell(ProduceFailed("no answer"))
+    bench.now_s, bench.wall_s = bench.now_s + 101.0, bench.wall_s + 101.0
     assert "update_discarded (waited_too_long)" in bench.tell(TimePassed())
 
 
