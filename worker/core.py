@@ -21,23 +21,11 @@ from worker import events
 from worker.events import Effect, Event, Fact, Kind, Moment, Report
 from worker.pacing import Limits, SendingPace, TrainingPace
 from worker.residual import NonFiniteError, is_finite, pack
-from worker.settling import (
-    FORGOTTEN,
-    Doubt,
-    add_training,
-    dated_later,
-    drop_queued,
-    fold_back,
-    judged,
-    settle,
-)
+from worker.settling import FORGOTTEN, Doubt, add_training, drop_queued, fold_back, judged, redated, settle
 from worker.state import DeviceState, Queued, Row
 
 _STORED = tuple(f.name for f in fields(DeviceState) if f.name != "position")
 """What is stored as soon as it changes; the position travels along."""
-
-_CLOCK_SET_S = 60.0
-"""A wall clock that leaps this far against the one that never does was set, or the device slept."""
 
 _NOT_FINITE = "the trained model is not finite; lower the learning rate or clip gradients"
 
@@ -63,7 +51,7 @@ class Core:
         # Whether a producer may have had the row before: after a restart, or in an outbox that is a copy, nobody knows.
         self._had_before = self._has = state.row is not None
         self._online = self._caught_up = self._entered = self._stopping = self._full = False
-        self._now, self._told = Moment(0.0, 0.0), False
+        self._now = Moment(0.0, 0.0)
         self._reports: list[Report] = []
 
     @property
@@ -91,19 +79,13 @@ class Core:
     def step(self, event: Event, now: Moment) -> list[Effect]:
         """Take in one event; what is to be done, in order. Raises ConfigError where an update can never fit."""
         before, self._reports = self.state, []
-        self._pass_time(now)
+        self.state = redated(self.state, self._now, now)
+        self._now = now
         self._take(event)
         wanted = self._next()
         changed = any(getattr(before, name) is not getattr(self.state, name) for name in _STORED)
         stores: list[Effect] = [events.Store(self.state)] if changed else []
         return [*stores, *self._reports, *wanted]
-
-    def _pass_time(self, now: Moment) -> None:
-        """Where the wall clock was set, what waits is dated anew: it is no older. Devices often begin in 1970."""
-        set_by_s = (now.wall_s - self._now.wall_s) - (now.now_s - self._now.now_s) if self._told else 0.0
-        self._now, self._told = now, True
-        if abs(set_by_s) > _CLOCK_SET_S:
-            self.state = dated_later(self.state, set_by_s)
 
     def _take(self, event: Event) -> None:
         match event:

@@ -7,7 +7,7 @@ from broker_topics.chain import settled_in
 from broker_topics.errors import RejectCode
 from broker_topics.record import Body, Decision
 from broker_topics.task import TaskSettings
-from worker.events import Trained
+from worker.events import Moment, Trained
 from worker.residual import give_back, total_of
 from worker.state import DeviceState, Queued, Row, Tally
 
@@ -23,6 +23,9 @@ RENEWING = frozenset({RejectCode.CONFLICT, RejectCode.PASSED, RejectCode.RETIRED
 """Refusals that tell of a copied or restored outbox: the device takes a new incarnation."""
 
 STALE_LIMIT = 2
+CLOCK_SET_S = 60.0
+"""A wall clock that leaps this far against the one that never does was set, or the device slept."""
+
 _SMALLEST_SHARE = 1 / 64
 _RECOVERY = 1.25
 
@@ -94,13 +97,19 @@ def fold_back(state: DeviceState, queued: Queued, settings: TaskSettings) -> Dev
     return replace(state, queued=None, residual=residual, carry=state.carry + queued.work)
 
 
-def dated_later(state: DeviceState, seconds: float) -> DeviceState:
-    """The state with its waiting work dated so much later (or earlier, if negative)."""
+def redated(state: DeviceState, before: Moment, now: Moment) -> DeviceState:
+    """The state at a later moment; where the wall clock was set meanwhile, what waits is dated along and is no older.
+
+    Devices without a battery begin in 1970 and learn the time later. The first moment of a process tells nothing.
+    """
     row, queued = state.row, state.queued
+    set_by_s = (now.wall_s - before.wall_s) - (now.now_s - before.now_s)
+    if before == Moment(0.0, 0.0) or abs(set_by_s) < CLOCK_SET_S:
+        return state
     return replace(
         state,
-        row=replace(row, since_s=row.since_s + seconds) if row else None,
-        queued=replace(queued, since_s=queued.since_s + seconds) if queued else None,
+        row=replace(row, since_s=row.since_s + set_by_s) if row else None,
+        queued=replace(queued, since_s=queued.since_s + set_by_s) if queued else None,
     )
 
 
