@@ -110,7 +110,7 @@ def metrics_page() -> str:
         "id is never a label. Every series carries the label `task` as well, so that one Prometheus can watch many "
         "tasks; the plain format and OpenMetrics are served, whichever is asked for. Devices cannot be "
         "scraped; what they report through the telemetry topic appears here as histograms. Single devices are found "
-        "at `/debug/stragglers?k=50` and in the logs. Every series exists from "
+        "with `headwater stragglers`, at `/debug/stragglers?k=50` and in the logs. Every series exists from "
         "the start, counters at 0 (those of a cohort from when it is first heard of); times are unix timestamps; "
         "`process_…` metrics of the client library come on top.",
         _table(("metric", "kind", "unit", "labels", "meaning"), map(_metric_row, definitions)),

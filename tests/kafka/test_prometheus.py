@@ -1,5 +1,6 @@
 """A real Prometheus scrapes a real fleet: every rule and every expression works on what is really served."""
 
+import json
 import time
 from pathlib import Path
 
@@ -86,3 +87,19 @@ def test_every_panel_of_a_dashboard_shows_data_and_becomes_a_picture(
     path, empty = draw(dashboard, source, tmp_path)
     assert empty == []
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_the_stragglers_are_listed_from_the_broker_and_by_the_aggregator(live: Live) -> None:
+    done = live.fleet.run_now("stragglers", "--by", "silence", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert {row["client_id"] for row in told["stragglers"]} == {"w-0", "w-3", "w-6"}
+    assert any(row["accepted"] for row in told["stragglers"])
+    shown = live.fleet.run_now("stragglers")
+    assert shown.returncode == 0, shown.stderr
+    assert "w-3" in shown.stdout
+    asked = live.fleet.run_now("stragglers", "--url", f"http://127.0.0.1:{live.port}", "--json")
+    assert asked.returncode == 0, asked.stderr
+    assert isinstance(json.loads(asked.stdout), list)

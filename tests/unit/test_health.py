@@ -67,6 +67,13 @@ def test_metrics_are_served_as_openmetrics_to_who_asks_for_it(probe: Probe) -> N
     assert "headwater_build_info" in {s.name for family in parse_openmetrics(body) for s in family.samples}
 
 
+def test_a_choice_of_names_is_served_alone_and_still_without_creation_times(probe: Probe) -> None:
+    probe.metrics.rejects_total.labels(code="stale").inc()
+    _, _, body = probe.get("/metrics?name[]=headwater_leader&name[]=headwater_rejects_total")
+    names = {line.partition("{")[0].partition(" ")[0] for line in body.splitlines() if not line.startswith("#")}
+    assert names == {"headwater_leader", "headwater_rejects_total"}
+
+
 def test_an_old_heartbeat_fails_liveness_and_a_new_one_heals_it(probe: Probe) -> None:
     assert probe.get("/livez")[0] == 200
     probe.age_s = 10.5
