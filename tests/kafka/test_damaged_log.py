@@ -1,0 +1,174 @@
+"""A real broker that lost what it had acknowledged: its segments are cut short, as by a power cut of all replicas.
+
+All damage is done in one go to the tasks of one broker, each its own: one stop, one start.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+
+from aggregator.recovery import Accept
+from aggregator.replay import replay
+from aggregator.shell import Aggregator
+from broker_topics.bus import Position
+from broker_topics.errors import HeadwaterError
+from broker_topics.kafka import KafkaBus
+from broker_topics.local.cluster import LocalCluster
+from broker_topics.record import Cause
+from broker_topics.settings import ConnectionSettings
+from broker_topics.topics import Topic, topic_name
+from tests.fleet import Device, chain_of, make_task, metric, running, until
+from tests.kafka import segments
+from tests.kafka.support import fleet_in, settled_history
+
+VERSIONS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """One task with six versions by one device, whose updates lie one after the other in one partition."""
+
+    name: str
+    places: tuple[Position, ...]
+
+    @property
+    def partition(self) -> int:
+        return self.places[0].partition
+
+    def topic(self, topic: Topic) -> str:
+        return topic_name(self.name, topic)
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalCluster, dict[str, Made]]]:
+    cluster = LocalCluster(data=tmp_path_factory.mktemp("damaged"))
+    tasks = asyncio.run(damage(cluster))
+    yield cluster, tasks
+    asyncio.run(cluster.stop())
+
+
+async def damage(cluster: LocalCluster) -> dict[str, Made]:
+    await cluster.start()
+    names = ("cut", "other", "chain", "models")
+    async with KafkaBus(ConnectionSettings(bootstrap=cluster.bootstrap)) as bus:
+        tasks = dict(zip(names, [await make(bus, name) for name in names], strict=True))
+    await cluster.stop_node()
+    for name in ("cut", "other"):
+        made = tasks[name]
+        folder = segments.log_folder(cluster, made.topic(Topic.UPDATES), made.partition)
+        segments.cut(folder, made.places[-1].offset)
+    segments.cut(segments.log_folder(cluster, tasks["chain"].topic(Topic.COMMITS)), 2)
+    segments.cut(segments.log_folder(cluster, tasks["models"].topic(Topic.MODELS)), 7)
+    await cluster.restart()
+    return tasks
+
+
+async def make(bus: KafkaBus, name: str) -> Made:
+    await make_task(bus, name, buffer_size=1, flush_deadline_s=0.3)
+    device = await Device(bus, name, "a").enter()
+    places = []
+    async with running(bus, name):
+        for version in range(1, VERSIONS + 1):
+            places.append(await device.send(device.update(float(version)).to_bytes()))
+            await device.until_version(version)
+    return Made(name, tuple(places))
+
+
+@pytest.fixture
+def cluster(damaged: tuple[LocalCluster, dict[str, Made]]) -> LocalCluster:
+    return damaged[0]
+
+
+@pytest.fixture
+def tasks(damaged: tuple[LocalCluster, dict[str, Made]]) -> dict[str, Made]:
+    return damaged[1]
+
+
+@pytest.fixture
+async def bus(cluster: LocalCluster) -> AsyncIterator[KafkaBus]:
+    async with KafkaBus(ConnectionSettings(bootstrap=cluster.bootstrap)) as bus:
+        yield bus
+
+
+async def refused(bus: KafkaBus, task: str, **accept: bool) -> str:
+    """What the start of an aggregator that must end with 76 says."""
+    with pytest.raises(HeadwaterError) as caught:
+        async with asyncio.timeout(60):
+            await Aggregator(bus=bus, task=task, accept=Accept(**accept)).run()
+    assert caught.value.exit_code == 76, caught.value
+    return str(caught.value)
+
+
+@asynccontextmanager
+async def accepting(bus: KafkaBus, task: str, **accept: bool) -> AsyncIterator[Aggregator]:
+    """An aggregator that serves although something is lost, once it has said so in the chain."""
+    aggregator = Aggregator(bus=bus, task=task, accept=Accept(**accept))
+    service = asyncio.create_task(aggregator.run())
+    try:
+        await until(lambda: service.done() or aggregator.readiness.is_ready, within_s=60)
+        yield aggregator
+    finally:
+        aggregator.stop.set()
+        await service
+
+
+async def goes_on(bus: KafkaBus, task: str) -> None:
+    """A newcomer is heard, and the log keeps every rule that it can after its loss."""
+    newcomer = await Device(bus, task, "newcomer").enter()
+    await newcomer.send(newcomer.update(1.0).to_bytes())
+    await newcomer.until_version(newcomer.follower.model.version + 1)
+
+
+async def repairs(bus: KafkaBus, task: str) -> list[str]:
+    return [record.body.note for record in await chain_of(bus, task) if record.body.cause is Cause.REPAIR]
+
+
+async def test_inputs_cut_from_the_log_stop_the_start_until_they_are_given_up(
+    bus: KafkaBus, tasks: dict[str, Made]
+) -> None:
+    made = tasks["cut"]
+    assert "--accept-divergence" in await refused(bus, "cut")
+    async with accepting(bus, "cut", loss=True, divergence=True):
+        await goes_on(bus, "cut")
+    (note,) = await repairs(bus, "cut")
+    assert f"input {made.places[-1].offset} of partition {made.partition}" in note
+    assert (await replay(bus, "cut")).to_version >= VERSIONS + 2
+
+
+async def test_another_record_in_a_lost_ones_place_is_never_taken_for_it(bus: KafkaBus, tasks: dict[str, Made]) -> None:
+    made = tasks["other"]
+    device = await Device(bus, "other", "a").enter()
+    device.sequence = VERSIONS
+    place = await device.send(device.update(9.0).to_bytes())
+    assert place == made.places[-1]
+    said = await refused(bus, "other")
+    assert f"partition {made.partition}, offset {place.offset}: another record lies there" in said
+    async with accepting(bus, "other", loss=True, divergence=True):
+        await goes_on(bus, "other")
+
+
+async def test_a_chain_cut_from_the_log_stops_the_command_with_76_and_goes_on_once_accepted(
+    bus: KafkaBus, cluster: LocalCluster, tasks: dict[str, Made], tmp_path: object
+) -> None:
+    with fleet_in(tmp_path, cluster.bootstrap, "chain") as fleet:  # type: ignore[arg-type]
+        status, printed = await fleet.run("aggregator", "--listen-port", "0")
+    assert status == 76, printed
+    assert "the commits topic was cut short: it ends with record 1, but record 6 has left parts in models" in printed
+    assert "headwater aggregator --accept-loss" in printed
+    assert "Traceback" not in printed
+    async with accepting(bus, "chain", loss=True):
+        await goes_on(bus, "chain")
+    assert "record 6 has left parts" in (await repairs(bus, "chain"))[0]
+    async with running(bus, "chain"):
+        await goes_on(bus, "chain")
+
+
+async def test_a_models_topic_cut_short_needs_nobody(bus: KafkaBus) -> None:
+    async with running(bus, "models") as aggregator:
+        await until(lambda: (metric(aggregator, "headwater_chain_length") or 0) > VERSIONS, within_s=60)
+        await goes_on(bus, "models")
+        await settled_history(bus, "models")
+    assert (await chain_of(bus, "models"))[VERSIONS + 1].body.keyframe
