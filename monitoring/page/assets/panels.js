@@ -45,12 +45,12 @@ export function tiles(now) {
   put("version", count(model.version));
   put("version-under", `${known(model.published_s) ? `made ${ago(now.now_s - model.published_s)}` : "not yet made here"} · ${count(model.parameters)} parameters`);
   put("say-version", `Version ${count(model.version)}.`);
-  $("rate").replaceChildren(fine(updates.per_s), node("small", { text: " per second" }));
+  $("rate").replaceChildren(fine(updates.per_s), node("small", { text: " / s" }));
   put("rate-under", `${count(now.passed)} decided since the task began · ${count(devices.active)} devices heard in 5 min`);
   put("say-rate", `${fine(updates.per_s)} updates a second.`);
   const recent = staleness.recent;
-  $("stale").replaceChildren(recent ? count(recent.median) : NONE, node("small", { text: recent ? " versions, median" : "" }));
-  put("stale-under", recent ? `95 % within ${count(recent.p95)}, largest ${count(recent.largest)}` : "no update yet");
+  $("stale").replaceChildren(recent ? count(recent.median) : NONE, node("small", { text: recent ? " median" : "" }));
+  put("stale-under", recent ? `versions; 95 % within ${count(recent.p95)}, largest ${count(recent.largest)}` : "no update yet");
   put("say-stale", recent ? `Median ${recent.median}, 95th percentile ${recent.p95} versions.` : "");
   const factor = updates.bytes ? updates.float32_bytes / updates.bytes : 0;
   put("bytes", factor ? `${count(factor)}×` : NONE);
