@@ -161,7 +161,7 @@ class ChainWriter:
         log.warning("records_put_back", count=len(missing))
         self._commits.rewind(there[-1])
         self._kept = deque([place for place in self._kept if place not in missing], maxlen=_KEPT)
-        for official in await self._commits.to_the_end():
+        for official in await self._commits.catch_up():
             self._take_back(official, missing)
 
     def _take_back(self, official: Official, missing: list[Official]) -> None:

@@ -141,9 +141,13 @@ class CommitsReader:
         """
         official = ([self._first] if self._first else []) + await self.catch_up()
         if self.chain.missed and self._first is not None:
-            self.chain, self._first = ChainReader(), None
-            self._reader.seek(0, (await self._bus.start_offsets(self._topic))[0])
-            official = await self.catch_up()
+            whole = CommitsReader(self._bus, self._task)
+            try:
+                official = await whole.catch_up()
+            finally:
+                await whole.close()
+            self.chain, self._first, self.unreadable_at = whole.chain, None, whole.unreadable_at
+            self._reader.seek(0, whole.offset)
         self.chain.missed = False
         return official
 
