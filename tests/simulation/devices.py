@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from broker_topics.codecs import decode
 from broker_topics.messages import Update
+from tests.simulation.disk import Disk, same
 from tests.simulation.network import TASK, Link
 from worker import Limits, LocalResult, TrainContext, Worker
 from worker.outbox_format import Owner
@@ -22,6 +23,9 @@ T = TypeVar("T")
 Mass = npt.NDArray[np.float64]
 
 SIZE = 4
+TORN_OFTEN = 5
+"""How much likelier a device with a real disk dies at a write: that is what its disk is there to show."""
+
 LIMITS = Limits(backoff_initial_s=0.5, backoff_max_s=20.0, max_age_s=1e7)
 
 
@@ -78,6 +82,8 @@ class Outbox:
         self.seen: list[tuple[int, bytes]] = []
         self.trained: Mass = np.zeros(SIZE)
         self.tolerance, self._complain, self.excused = tolerance, complain, excused
+        self.disk: Disk | None = None
+        self.torn: DeviceState | None = None
 
     def copy(self) -> "Outbox":
         """The file copied to another device, or kept as a backup."""
@@ -87,7 +93,20 @@ class Outbox:
 
     def restore(self, backup: DeviceState) -> None:
         """The file as it once was, put back."""
-        self.state, self.seen = backup, []
+        self.state, self.seen, self.torn = backup, [], None
+        if self.disk is not None:
+            self.disk.put_back(backup)
+
+    def open(self, owner: Owner) -> DeviceState | None:
+        """What a new life finds: on a real disk all of the transaction that a power cut tore, or nothing of it."""
+        if self.disk is None:
+            return self.state
+        found, torn, self.torn = self.disk.open(owner), self.torn, None
+        if torn is not None and same(found, torn):
+            self.save(torn)
+        elif not same(found, self.state):
+            self._complain("disk: an outbox came back as neither what it was nor what it was to become")
+        return found
 
     def save(self, state: DeviceState) -> None:
         """One transaction."""
@@ -137,16 +156,22 @@ class _Process:
     stored_bytes = 0
 
     def open(self, owner: Owner) -> DeviceState | None:
-        return self.outbox.state
+        return self.outbox.open(owner)
 
     def save(self, state: DeviceState) -> None:
         if self.link.killed:
             raise KilledError
         # The process may die right before a transaction or right after it.
         weather, draw = self.link.weather, self.link.rng.random()
-        if not weather.calm and draw < weather.crash:
+        disk = self.outbox.disk
+        if not weather.calm and draw < weather.crash * (TORN_OFTEN if disk is not None else 1):
+            if disk is not None and self.link.rng.random() < 0.7:
+                self.outbox.torn = state
+                disk.save_torn(state)
             self.link.kill()
             raise KilledError
+        if disk is not None:
+            disk.save(state)
         self.outbox.save(state)
         if not weather.calm and draw > 1 - weather.crash:
             self.link.kill()

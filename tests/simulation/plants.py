@@ -24,6 +24,7 @@ from broker_topics.parts import Part, part_key
 from broker_topics.record import Decision, Record, parse
 from worker.core import Core
 from worker.events import Produced, ProduceFailed
+from worker.outbox import SqliteOutbox
 from worker.settling import ACCEPTED, Doubt, settle
 from worker.shell import Session
 from worker.state import DeviceState
@@ -173,6 +174,18 @@ def _sent_before_stored() -> Patch:
     return Session, "_store", lazy
 
 
+def _outbox_in_two_writes() -> Patch:
+    """A device's vectors and its facts reach the disk in transactions of their own."""
+    write = SqliteOutbox._write_blob
+
+    def hasty(self: Any, name: str, blob: memoryview) -> None:
+        write(self, name, blob)
+        self._database.execute("COMMIT")
+        self._database.execute("BEGIN IMMEDIATE")
+
+    return SqliteOutbox, "_write_blob", hasty
+
+
 def _zombie_serves() -> Patch:
     """A writer believes in its own record without reading it back."""
 
@@ -229,6 +242,7 @@ PLANTS: dict[str, Plant] = {
         _doubt_merged,
         _void_is_accepted,
         _sent_before_stored,
+        _outbox_in_two_writes,
         _zombie_serves,
         _last_wins,
         _refusals_forgotten,
