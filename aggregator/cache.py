@@ -6,12 +6,14 @@ wrong with it, the models topic has the same bytes.
 
 import hashlib
 import os
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
+from broker_topics.crash_points import Io, passing
 from broker_topics.layout import Vector
 from broker_topics.record import Body
 from monitoring.logs import get_logger
@@ -19,7 +21,8 @@ from monitoring.logs import get_logger
 _KEPT = 2
 """The newest may never become official, if its writer is killed in between: the one before is then still of use."""
 
-_SUFFIX = ".vectors"
+_SUFFIX, _HALF = ".vectors", ".half-"
+_LEFTOVER_S = 600.0
 
 log = get_logger("aggregator")
 
@@ -57,18 +60,26 @@ class KeyframeCache:
     def store(self, body: Body, vectors: Mapping[str, Vector]) -> None:
         """Write the vectors of a keyframe, whole or not at all, and forget all but the newest two."""
         path = self._path(body)
-        half = path.with_suffix(f".{os.getpid()}")
+        half = path.with_suffix(f"{_HALF}{os.getpid()}")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with half.open("wb") as file:
                 for name in sorted(vectors):
                     file.write(np.ascontiguousarray(vectors[name], dtype="<f4").data)
-            half.replace(path)
+            with passing(Io.CACHE_STORE):
+                half.replace(path)
             for old in sorted(self._folder.glob(f"*{_SUFFIX}"), key=lambda file: file.stat().st_mtime)[:-_KEPT]:
                 old.unlink()
+            self._sweep()
         except OSError as error:
             log.warning("keyframe_cache_failed", version=body.version, reason=str(error))
             with suppress(OSError):
+                half.unlink(missing_ok=True)
+
+    def _sweep(self) -> None:
+        """Delete what processes left half written that were killed; one that still writes is given its time."""
+        for half in self._folder.glob(f"*{_HALF}*"):
+            if time.time() - half.stat().st_mtime > _LEFTOVER_S:
                 half.unlink(missing_ok=True)
 
     def _path(self, body: Body) -> Path:

@@ -36,6 +36,7 @@ class Io(StrEnum):
     HEAD = "head"
     SWEEP_READ = "sweep_read"
     TOMBSTONE = "tombstone"
+    CACHE_STORE = "cache_store"
     WATCH = "watch"
     READ_TELEMETRY = "read_telemetry"
     # A device's outbox: one store each, by what it makes durable; and the write inside its transaction

@@ -29,7 +29,7 @@ async def make_task(bus: Bus, task: str, layout: Layout = LAYOUT, **settings: ob
 
 
 @asynccontextmanager
-async def running(bus: Bus, task: str, **settings: float) -> AsyncIterator[Aggregator]:
+async def running(bus: Bus, task: str, **settings: object) -> AsyncIterator[Aggregator]:
     """An aggregator that serves while the block runs; its error, if it ends with one, is raised at the end."""
     aggregator = Aggregator(bus=bus, task=task, **settings)  # type: ignore[arg-type]
     service = asyncio.create_task(aggregator.run())

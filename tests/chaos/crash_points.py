@@ -21,7 +21,7 @@ CREATOR = (Io.CREATE_TOPICS, Io.PART, Io.APPEND, Io.READ_BACK, Io.HEAD)
 STARTING = (Io.READ_HEAD, Io.READ_COMMITS, Io.READ_KEYFRAME, Io.READ_ENDS, Io.READ_INPUTS)
 SERVING = (
     *(Io.FETCH, Io.PART, Io.APPEND, Io.READ_BACK, Io.REJECT, Io.HEAD, Io.SWEEP_READ, Io.TOMBSTONE),
-    *(Io.WATCH, Io.READ_TELEMETRY),
+    *(Io.CACHE_STORE, Io.WATCH, Io.READ_TELEMETRY),
 )
 DEVICE = (
     *(Io.OUTBOX_OPEN, Io.OUTBOX_WRITE, Io.STORE_TRAINING, Io.STORE_BEFORE_SEND, Io.STORE_OFFSET, Io.STORE_SETTLED),
@@ -104,8 +104,9 @@ async def devices_die_at(ground: Ground, points: Sequence[str]) -> None:
 
 
 def aggregator(fleet: Fleet, **environment: str) -> Role:
-    """One that deletes old parts as soon as it may, so that deleting can be hurt too."""
-    return fleet.aggregator(HEADWATER_AGGREGATOR_KEEP_PARTS_S="0.2", **environment)
+    """One that keeps a cache, and deletes old parts as soon as it may: so both can be hurt."""
+    cache = str(fleet.folder / "cache")
+    return fleet.aggregator("--cache-dir", cache, HEADWATER_AGGREGATOR_KEEP_PARTS_S="0.2", **environment)
 
 
 async def dies_at(fleet: Fleet, armed: str, start: Callable[..., Role]) -> None:

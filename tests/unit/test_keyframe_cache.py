@@ -110,11 +110,25 @@ async def test_a_full_disk_leaves_no_half_file_behind(bus, tmp_path, caplog):
     replica = await restored(bus, tmp_path / "other")
     body = (await chain_of(bus, TASK))[0].body
     (tmp_path / TASK).mkdir(exist_ok=True)
-    half = cache._path(body).with_suffix(f".{os.getpid()}")
+    half = cache._path(body).with_suffix(f".half-{os.getpid()}")
     half.symlink_to(full)
     cache.store(body, replica.fold.state.vectors())
     assert list((tmp_path / TASK).iterdir()) == []
     assert "No space left on device" in caplog.text
+
+
+async def test_what_a_killed_process_left_half_written_is_deleted_and_what_is_being_written_is_not(bus, tmp_path):
+    await make_task(bus, TASK, LAYOUT, keyframe_every=2)
+    cache = KeyframeCache(tmp_path / "mine", TASK)
+    replica = await restored(bus, tmp_path / "other")
+    body = (await chain_of(bus, TASK))[0].body
+    cache.store(body, replica.fold.state.vectors())
+    left, fresh = (cache._path(body).with_name(f"{name}.half-{number}") for name, number in (("a", 11), ("b", 12)))
+    left.touch()
+    fresh.touch()
+    os.utime(left, (0, 0))
+    cache.store(body, replica.fold.state.vectors())
+    assert sorted(path.name for path in (tmp_path / "mine" / TASK).iterdir()) == [cache._path(body).name, "b.half-12"]
 
 
 async def test_a_standby_keeps_what_the_leader_published(bus, tmp_path):
