@@ -4,6 +4,7 @@ Nothing in the folder is believed: vectors count only if they have the very hash
 wrong with it, the models topic has the same bytes.
 """
 
+import asyncio
 import hashlib
 import os
 import time
@@ -86,3 +87,9 @@ class KeyframeCache:
         """Named after what is in it: two versions of equal vectors share a file."""
         name = hashlib.sha256(body.state_hash + body.hidden_hash + body.served_hash).hexdigest()
         return self._folder / f"{name[:32]}{_SUFFIX}"
+
+
+async def remember(cache: KeyframeCache | None, body: Body, vectors: Mapping[str, Vector] | None) -> None:
+    """Keep a keyframe's vectors, which must not move meanwhile, at hand for the next process of this machine."""
+    if cache is not None and vectors is not None:
+        await asyncio.to_thread(cache.store, body, vectors)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from aggregator.cache import KeyframeCache
+from aggregator.cache import KeyframeCache, remember
 from aggregator.core import Admission, Draft
 from aggregator.inputs import check_partitions, end_vector
 from aggregator.keyframe import keyframe_parts
@@ -170,17 +170,12 @@ class Committer:
             pending = await self._queue.get()
             is_keyframe = pending.keyframe is not None
             with stage(self.metrics, "publish"):
-                parts, _ = await asyncio.gather(self._parts_of(height, pending), self._remember(pending))
+                kept = remember(self.cache, pending.draft.body, pending.vectors)
+                parts, _ = await asyncio.gather(self._parts_of(height, pending), kept)
             if is_keyframe:
                 self._still.set()
             height += 1
             self._published.put_nowait((pending, parts))
-
-    async def _remember(self, pending: Pending) -> None:
-        """Keep a keyframe's vectors at hand for the next process of this machine."""
-        if self.cache is not None and pending.vectors is not None:
-            await asyncio.to_thread(self.cache.store, pending.draft.body, pending.vectors)
-            pending.vectors = None
 
     async def _parts_of(self, height: int, pending: Pending) -> tuple[PartRef, ...]:
         """Publish a draft's parts. One whose keyframe the broker refuses goes on without, and a later one tries again.

@@ -25,6 +25,7 @@ from aggregator.sweep import KEEP_MS
 from aggregator.telemetry import TelemetryExporter
 from aggregator.writer import ChainWriter
 from broker_topics.bus import Bus
+from broker_topics.codecs import load_deferred
 from broker_topics.entry import CommitsReader
 from broker_topics.models_log import ModelsReader, PartMissingError
 from broker_topics.topics import Topic, topic_name
@@ -130,6 +131,7 @@ class Aggregator:
                 telemetry.run(),
                 probe.run(),
                 observer.run(),
+                _load_loops(writer.wrote, restored.fold.state.layout.size),
             ]
             await _until(self.stop, duties)
         finally:
@@ -164,6 +166,13 @@ class Aggregator:
         topic = topic_name(self.task, Topic.UPDATES)
         text = (await self.bus.describe([topic]))[topic].settings.get("retention.ms", "-1")
         return math.inf if int(text) < 0 else float(text)
+
+
+async def _load_loops(wrote: asyncio.Event, size: int) -> None:
+    """Load the compiled loops that the start did not wait for, once something is official."""
+    await wrote.wait()
+    await asyncio.to_thread(load_deferred, size)
+    await asyncio.Event().wait()
 
 
 async def _until(stop: asyncio.Event, duties: Sequence[Coroutine[Any, Any, None]]) -> None:

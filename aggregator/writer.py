@@ -42,6 +42,7 @@ class ChainWriter:
         self._kept: deque[Official] = deque([last] if last else [], maxlen=_KEPT)
         self._topic = topic_name(task, Topic.COMMITS)
         self.identity = identity or secrets.token_bytes(16)
+        self.wrote = asyncio.Event()
         self.models = ModelsWriter(bus, task, self.identity)
 
     @property
@@ -107,6 +108,7 @@ class ChainWriter:
                 official = await self._read_back(record)
             if official is not None:
                 self._kept.append(official)
+                self.wrote.set()
                 return official
             await _back_off(attempt)
         raise AssertionError("counting never ends")

@@ -32,9 +32,9 @@ class Place:
         finally:
             await forget_task(self.bootstrap, name)
 
-    def aggregator(self, task: Task, *more: str) -> AggregatorProcess:
+    def aggregator(self, task: Task, *more: str, preload: bool = True) -> AggregatorProcess:
         """An aggregator of the task, as a process of its own; `more` are options of its command line."""
-        return AggregatorProcess(self.bootstrap, task.name, self.folder / f"{task.name}.log", *more)
+        return AggregatorProcess(self.bootstrap, task.name, self.folder / f"{task.name}.log", *more, preload=preload)
 
     def say(self, text: str) -> None:
         """Show what is being done."""

@@ -24,7 +24,7 @@ Buckets = Mapping[float, float]
 class AggregatorProcess:
     """One run of the command that operators type. Use it as an async context manager: it ends with the block."""
 
-    def __init__(self, bootstrap: str, task: str, log: Path, *more: str) -> None:
+    def __init__(self, bootstrap: str, task: str, log: Path, *more: str, preload: bool = True) -> None:
         (self._port,) = free_ports(1)
         arguments = ["aggregator", "--task", task, "--bootstrap", bootstrap, "--listen-port", str(self._port), *more]
         self._log = log
@@ -33,7 +33,12 @@ class AggregatorProcess:
                 [sys.executable, "-m", "headwater", *arguments],
                 stdout=sink,
                 stderr=sink,
-                env={**os.environ, "HEADWATER_LOG_LEVEL": "info", "HEADWATER_LOG_FORMAT": "json"},
+                env={
+                    **os.environ,
+                    "HEADWATER_LOG_LEVEL": "info",
+                    "HEADWATER_LOG_FORMAT": "json",
+                    "HEADWATER_AGGREGATOR_PRELOAD": str(preload).lower(),
+                },
             )
         self.pid = self._process.pid
 

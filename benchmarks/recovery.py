@@ -72,7 +72,7 @@ class _Life:
 
     def _start(self, *more: str) -> AggregatorProcess:
         cache = ["--cache-dir", str(self.place.folder / "cache")] if self.way == "cache" else []
-        return self.place.aggregator(self.task, *cache, *more)
+        return self.place.aggregator(self.task, *cache, *more, preload=self.way == "standby")
 
     async def _begun(self) -> AggregatorProcess:
         leader = self._start()

@@ -38,7 +38,7 @@ class AggregatorSettings(Section):
     preload: bool = Field(
         default=True,
         description="Load the compiled loops of the extra fast, if it is installed, before anything else: a second or "
-        "two. Off: when a large model is there, and the event loop stumbles over it.",
+        "two. Off: after the first record, which comes so much sooner; the event loop stumbles over it.",
     )
     cache_dir: str = Field(
         default="",

@@ -15,7 +15,7 @@ import numpy as np
 from broker_topics.codecs import dense as _dense
 from broker_topics.codecs import sparse as _sparse
 from broker_topics.codecs.base import CodecId, Decoded, Encoded
-from broker_topics.codecs.fast import kernels_for, load_kernels
+from broker_topics.codecs.fast import defer_kernels, kernels_for, load_deferred, load_kernels
 from broker_topics.errors import ConfigError, RejectCode, WireError
 from broker_topics.layout import Layout, Vector
 
@@ -27,9 +27,11 @@ __all__ = [
     "check_fits",
     "codec_of",
     "decode",
+    "defer_kernels",
     "dense_segments",
     "encode",
     "encode_with_residual",
+    "load_deferred",
     "load_kernels",
     "prepare",
 ]

@@ -5,6 +5,7 @@ about two seconds, once a process. Nothing here may change a result: every eleme
 operation, in numpy's order, so devices and replays with and without the extra agree.
 """
 
+import threading
 from collections.abc import Callable
 from functools import cache
 from typing import Any, Final, NamedTuple
@@ -19,6 +20,8 @@ LEAST: Final = 65_536
 
 BLOCK: Final = 256
 """Numbers that share one scale, as in the int8 codec."""
+
+_deferred = threading.Event()
 
 Int8s = npt.NDArray[np.int8]
 Gaps = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
@@ -38,9 +41,21 @@ class Kernels(NamedTuple):
 
 def kernels_for(accumulator: Vector) -> Kernels | None:
     """The loops that can add to this float32[n], or None where numpy has to: small, strided, or without numba."""
-    if len(accumulator) < LEAST or not accumulator.flags.carray:
+    if len(accumulator) < LEAST or not accumulator.flags.carray or _deferred.is_set():
         return None
     return load_kernels()
+
+
+def defer_kernels() -> None:
+    """Leave all vectors to numpy until `load_deferred`: for a process that has something more urgent to do."""
+    _deferred.set()
+
+
+def load_deferred(size: int) -> None:
+    """Load what was deferred, if vectors of this size are large enough for it."""
+    if size >= LEAST:
+        load_kernels()
+        _deferred.clear()
 
 
 @cache

@@ -13,7 +13,7 @@ from aggregator.lease import KubernetesLease, LeaseElection, Told, own_identity
 from aggregator.recovery import Accept
 from aggregator.shell import Aggregator
 from broker_topics.bus import Bus
-from broker_topics.codecs import load_kernels
+from broker_topics.codecs import defer_kernels, load_kernels
 from broker_topics.errors import ConfigError
 from headwater.options import Bootstrap, Task
 from headwater.process import Shown, observed, prepared, serve, told_by
@@ -91,8 +91,7 @@ def command(
         ):
             await aggregator.run()
 
-    if settings.aggregator.preload:
-        load_kernels()
+    (load_kernels if settings.aggregator.preload else defer_kernels)()
     serve(settings.connection, work)
 
 

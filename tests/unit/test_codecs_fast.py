@@ -148,3 +148,15 @@ def test_where_machine_code_cannot_be_kept_it_is_compiled_in_memory(monkeypatch:
     monkeypatch.setattr(fast, "_compile", compile_)
     assert fast.load_kernels.__wrapped__() is not None
     assert kept == [True, False]
+
+
+def test_loops_that_were_deferred_leave_the_adding_to_numpy_until_they_are_loaded():
+    wide = np.zeros(fast.LEAST, np.float32)
+    fast.defer_kernels()
+    try:
+        assert fast.kernels_for(wide) is None
+        fast.load_deferred(fast.LEAST - 1)
+        assert fast.kernels_for(wide) is None
+    finally:
+        fast.load_deferred(fast.LEAST)
+    assert fast.kernels_for(wide) is not None
