@@ -51,9 +51,11 @@ async def forget_task(bootstrap: str, name: str) -> None:
         await admin.close()
 
 
-def updates(task: Task, count: int, *, density: float = 0.01, first: int = 0) -> Iterator[tuple[bytes, bytes]]:
+def updates(
+    task: Task, count: int, *, density: float = 0.01, first: int = 0, kinds: int = _PAYLOADS
+) -> Iterator[tuple[bytes, bytes]]:
     """Key and record of one update each of `count` devices, all trained from the first model."""
-    payloads = [_payload(task.layout.size, density, seed) for seed in range(min(count, _PAYLOADS))]
+    payloads = [_payload(task.layout.size, density, seed) for seed in range(min(count, kinds))]
     for number in range(first, first + count):
         update = Update(
             task=task.name,

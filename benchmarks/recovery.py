@@ -52,8 +52,8 @@ class _Life:
         try:
             leader = await self._begun()
             while len(seconds) < count:
-                await self._filled_up()
                 successor = await self._warm() if self.way == "standby" else None
+                await self._filled_up()
                 await self._next(leader)
                 await asyncio.sleep(float(self.rng.uniform(0.0, 1.0)))
                 begin = time.monotonic()
@@ -89,11 +89,15 @@ class _Life:
         return standby
 
     async def _filled_up(self) -> None:
-        """Top the backlog up: that many updates wait in the log."""
-        consumed = sum(self.seen.record.body.vector) if self.seen else 0
-        missing = self.backlog - (sum(await end_vector(self.task.bus, self.task.name)) - consumed)
-        if missing > 0:
-            await send_all(self.task, (next(self.waiting) for _ in range(missing)))
+        """Top the backlog up, quicker than the leader takes from it: that many updates wait in the log."""
+        async with asyncio.timeout(_PATIENCE_S):
+            while True:
+                await self._drain()
+                consumed = sum(self.seen.record.body.vector) if self.seen else 0
+                missing = self.backlog - (sum(await end_vector(self.task.bus, self.task.name)) - consumed)
+                if missing <= self.backlog // 10:
+                    return
+                await send_all(self.task, (next(self.waiting) for _ in range(missing)))
 
     async def _next(self, leader: AggregatorProcess) -> None:
         """Wait for one more official record."""
@@ -119,7 +123,7 @@ async def recovery_figures(
     for way in ways:
         place.say(f"kill -9 → next commit, {way}: {megabytes} MB, backlog {backlog:,}, {kills} kills")
         async with place.task(250_000 * megabytes, keyframe_every=10) as task:
-            waiting = updates(task, 400 * backlog, density=_TINY_DENSITY)
+            waiting = updates(task, 400 * backlog, density=_TINY_DENSITY, kinds=4)
             life = _Life(place, task, way, backlog, np.random.default_rng(7), waiting)
             seconds = await life.kills(kills)
         shutil.rmtree(place.folder / "cache", ignore_errors=True)

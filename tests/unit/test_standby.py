@@ -156,5 +156,6 @@ async def test_what_a_standby_hands_over_counts_steps_and_inputs_since_the_newes
     restored = await replica.lead()
     assert (restored.replayed, restored.steps) == (3, 1)
     assert [one.record.body.version for one in restored.keyframes] == [0, 2]
+    assert restored.oldest_ms >= restored.keyframes[-1].timestamp_ms
     await replica.close()
     await restored.commits.close()
