@@ -34,6 +34,12 @@ def kafka(sight: Sight) -> Finding:
     return good("kafka", f"{count}, release {sight.release}")
 
 
+def copies(sight: Sight) -> int:
+    """How many replicas topics should have; a broker that is away counts, for its replicas still belong to it."""
+    placed = {node for topic in sight.topics.values() for each in topic.partitions for node in each.replicas}
+    return min(3, len(placed.union(sight.brokers)))
+
+
 def topics(task: str, differences: Sequence[TopicDifference] | None) -> list[Finding]:
     """Each difference from the table; None where this user may not see settings."""
     if differences is None:
@@ -95,7 +101,7 @@ def rights(task: str, role: Role, user: str, sight: Sight) -> list[Finding]:
         words = f"{user} may read and write every topic: no access rules hold, or it is a super user"
         return [note("rights", words, f"give each role its own user and rules; {role} needs far less")]
     quota = "whether a quota slows its writes cannot be known without writing"
-    return [good("rights", f"{user} may do what a {role} does; {quota}")]
+    return [good("rights", f"{user} has the rights of the role {role}; {quota}")]
 
 
 def clock(newest_s: float | None, now_s: float) -> Finding:

@@ -53,9 +53,7 @@ async def examine(
 
 async def _differences(bus: Bus, task: str, sight: Sight) -> list[TopicDifference] | None:
     """How topics differ from the table; None where this user may not see their settings."""
-    # A broker that is away counts: its replicas still belong to it.
-    away = {node for topic in sight.topics.values() for each in topic.partitions for node in each.replicas}
-    specs = topic_specs(task, replication=min(3, len(away.union(sight.brokers))))
+    specs = topic_specs(task, replication=doctor.copies(sight))
     try:
         return await compare_topics(bus, specs)
     except ConfigError:

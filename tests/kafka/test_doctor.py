@@ -131,7 +131,7 @@ async def test_rights_that_a_role_lacks_are_named_without_a_write(
     await allow(broker.bootstrap, [*rules, *closed])
     device = await look("", task_name, tmp_path, settings=settings, role=Role.DEVICE)
     assert faults(device) == set()
-    assert "watch may do what a device does" in words(device, "rights")
+    assert "watch has the rights of the role device" in words(device, "rights")
     aggregator = await look("", task_name, tmp_path, settings=settings)
     commits = topic_name(task_name, Topic.COMMITS)
     assert "rights" in faults(aggregator)

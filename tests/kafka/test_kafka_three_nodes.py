@@ -1,20 +1,16 @@
 """The Kafka bus keeps the contract on three nodes too, and loses nothing when one of them dies."""
 
 import asyncio
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from aiokafka.client import AIOKafkaClient
 from aiokafka.structs import TopicPartition
 
-from broker_topics.access import Role
 from broker_topics.errors import BusError
 from broker_topics.kafka import KafkaBus
 from broker_topics.local.cluster import LocalCluster
 from broker_topics.settings import ConnectionSettings
 from broker_topics.topics import Topic, topic_name, topic_specs
-from headwater.checkup.examine import examine
 from tests.contract.bus_contract import BusContract, read, send_all
 from tests.kafka.test_kafka_contract import KafkaBackend
 
@@ -64,25 +60,3 @@ async def test_the_death_of_a_leader_loses_nothing_and_stops_nobody(three_nodes:
             assert len(acknowledged) == 100
         finally:
             await three_nodes.restart(leader)
-
-
-async def test_the_doctor_names_too_few_copies_and_a_node_that_is_away(
-    three_nodes: LocalCluster, task_name: str, tmp_path: Path
-) -> None:
-    settings = ConnectionSettings(bootstrap=three_nodes.bootstrap, timeout_s=8)
-    specs = list(topic_specs(task_name, replication=3))
-    specs[2] = replace(specs[2], replication=1)
-    async with KafkaBus(settings) as bus:
-        await bus.create(specs)
-    await three_nodes.kill(2)
-    try:
-        async with asyncio.timeout(40):
-            while True:
-                found = await examine(settings, task_name, Role.AGGREGATOR, tmp_path)
-                behind = [finding for finding in found if finding.check == "replicas"]
-                if any("start broker 2 again" in finding.mend for finding in behind):
-                    break
-    finally:
-        await three_nodes.restart(2)
-    topics = [finding.words for finding in found if finding.check == "topics"]
-    assert topics == [f"{specs[2].name}: replication is 1"]
