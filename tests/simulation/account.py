@@ -1,14 +1,16 @@
 """The account at the end of a run: what devices believe and what the model holds, against what the chain says."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from aggregator.verify import Acknowledged, Evidence, Seen, Settled
 from broker_topics.record import RunKind
-from tests.simulation.devices import SIZE, Settled, Watch, mass_of
+from tests.simulation.devices import SIZE, Watch, mass_of
 from tests.simulation.history import History, inputs_of
+from worker.state import Row
 
 
 @dataclass(slots=True)
@@ -41,18 +43,15 @@ class Account:
                 self.weights[crc] = one.decision.weight
 
     def check_devices(self, *, lost_outboxes: bool) -> None:
-        """What a device holds as settled is in the chain, and what is in the chain was settled by a device.
+        """What is in the chain was settled by a device, and never given back; the checker has asked the rest.
 
         Args:  lost_outboxes: an older outbox was put back somewhere, whose device no longer knows what it once did.
         """
-        for client_id, settled in self._settled():
-            if settled.outcome == "accepted" and settled.crc not in self.accepted:
-                self.complain(f"I4: {client_id} holds an update as accepted that the chain does not have")
-            if settled.outcome == "given_back" and settled.crc in self.accepted.keys() - self.left_out:
-                self.complain(f"I4: {client_id} took an update back that the chain accepted")
-            if settled.outcome == "vanished":
-                self.complain(f"I4: {client_id} lost an update without counting it")
-        known = {settled.crc for _, settled in self._settled()}
+        for watch in self.watches:
+            for row, outcome in watch.outbox.settled:
+                if outcome == "given_back" and row.crc in self.accepted.keys() - self.left_out:
+                    self.complain(f"I4: {watch.client_id} took an update back that the chain accepted")
+        known = {row.crc for watch in self.watches for row, _ in watch.outbox.settled}
         states = [watch.outbox.state for watch in self.watches]
         known |= {state.row.crc for state in states if state is not None and state.row is not None}
         if not lost_outboxes and (nobodys := self.accepted.keys() - known):
@@ -63,11 +62,6 @@ class Account:
         total = sum((mass_of(self.made[crc]) * weight for crc, weight in self.weights.items()), np.zeros(SIZE))
         if self.history.x is not None and (off := np.abs(total / buffer_size - self.history.x).max()) > 0:
             self.complain(f"mass: the model holds {off} more or less than was accepted")
-
-    def _settled(self) -> Iterator[tuple[str, Settled]]:
-        for watch in self.watches:
-            for settled in watch.outbox.settled:
-                yield watch.client_id, settled
 
 
 def happened(history: History) -> Counter[str]:
@@ -80,3 +74,26 @@ def happened(history: History) -> Counter[str]:
             if run.kind is not RunKind.DATA:
                 counts[f"void {run.kind.value}"] += run.count
     return counts
+
+
+def collected(
+    watches: Sequence[Watch], seen: Sequence[tuple[int, bytes]], cut: Collection[tuple[int, int]]
+) -> Evidence:
+    """What devices were told and hold, and what readers saw; of what a power cut took nothing is asked."""
+    items: list[Acknowledged | Settled | Seen] = []
+    for watch in watches:
+        for row in watch.outbox.acknowledged:
+            if row.partition is not None and row.offset is not None and (row.partition, row.offset) not in cut:
+                items.append(
+                    Acknowledged(**_name(watch, row), partition=row.partition, offset=row.offset)  # type: ignore[arg-type]
+                )
+        for row, outcome in watch.outbox.settled:
+            if outcome == "accepted" or not cut:
+                items.append(Settled(**_name(watch, row), outcome=outcome))  # type: ignore[arg-type]
+    places = {*seen, *(place for watch in watches for place in watch.outbox.seen)}
+    items += [Seen(reader="a reader", height=height, hash=digest.hex()) for height, digest in sorted(places)]
+    return Evidence.of(items)
+
+
+def _name(watch: Watch, row: Row) -> dict[str, str | int]:
+    return {"client_id": watch.client_id, "incarnation": row.incarnation, "sequence": row.sequence, "crc": row.crc}

@@ -17,7 +17,7 @@ from tests.simulation.disk import Disk, same
 from tests.simulation.network import TASK, Link
 from worker import Limits, LocalResult, TrainContext, Worker
 from worker.outbox_format import Owner
-from worker.state import DeviceState, Tally
+from worker.state import DeviceState, Row, Tally
 
 T = TypeVar("T")
 Mass = npt.NDArray[np.float64]
@@ -31,14 +31,6 @@ LIMITS = Limits(backoff_initial_s=0.5, backoff_max_s=20.0, max_age_s=1e7)
 
 class KilledError(Exception):
     """The process that this belonged to is dead."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """How a device saw one of its updates end: accepted, given_back or discarded."""
-
-    crc: int
-    outcome: str
 
 
 @lru_cache(maxsize=1024)
@@ -78,7 +70,8 @@ class Outbox:
     ) -> None:
         self.state: DeviceState | None = None
         self.history: list[DeviceState] = []
-        self.settled: list[Settled] = []
+        self.settled: list[tuple[Row, str]] = []
+        self.acknowledged: list[Row] = []
         self.seen: list[tuple[int, bytes]] = []
         self.trained: Mass = np.zeros(SIZE)
         self.tolerance, self._complain, self.excused = tolerance, complain, excused
@@ -121,10 +114,14 @@ class Outbox:
         gone: Mass = np.zeros(SIZE)
         old, row = before.row, after.row
         if old is not None and (row is None or row.data != old.data):
-            settled = Settled(old.crc, _outcome(before.tally, after.tally))
-            self.settled.append(settled)
-            if settled.outcome != "given_back":
+            outcome = _outcome(before.tally, after.tally)
+            self.settled.append((old, outcome))
+            if outcome == "vanished":
+                self._complain("I4: a device lost an update without counting it")
+            if outcome != "given_back":
                 gone = mass_of(old.data)
+        if row is not None and not row.in_doubt and (old is None or old.in_doubt):
+            self.acknowledged.append(row)
         came = self.trained if after.tally.trained > before.tally.trained else np.zeros(SIZE)
         off = np.abs(held(before) + came - held(after) - gone).max()
         if off > self.tolerance:

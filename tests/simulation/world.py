@@ -13,14 +13,14 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from aggregator.genesis import create_task
-from aggregator.verify import Evidence, Seen
+from aggregator.verify import Evidence
 from broker_topics.entry import ChainLostError, CommitsReader
 from broker_topics.layout import Layout, Tensor
 from broker_topics.memory import MemoryBus
 from broker_topics.memory_log import MemoryLog
 from broker_topics.messages import Control
 from broker_topics.task import TaskSettings
-from tests.simulation.account import Account, happened
+from tests.simulation.account import Account, collected, happened
 from tests.simulation.chaos import Chaos
 from tests.simulation.clock import run_virtually
 from tests.simulation.devices import SIZE, KilledError, Outbox, Watch
@@ -175,12 +175,10 @@ class World:
 
     async def _examined(self, bus: MemoryBus, chaos: Chaos) -> History:
         """The log held to every rule. What readers saw of records that a power cut took is gone for good."""
-        seen = [*chaos.witness.seen, *(place for watch in self.watches for place in watch.outbox.seen)]
-        sightings = [Seen(reader="a reader", height=h, hash=digest.hex()) for h, digest in sorted(set(seen))]
         history = await check(
             bus,
             TASK,
-            evidence=Evidence(seen=() if chaos.log.forked else tuple(sightings)),
+            evidence=Evidence() if chaos.log.forked else collected(self.watches, chaos.witness.seen, chaos.log.cut),
             known=self.made,
             excused=chaos.log.cut,
             settled=not self.violations,
@@ -195,7 +193,7 @@ class World:
         for server in self.servers:
             counts.update({f"aggregator {end}": count for end, count in server.ends.items()})
         for watch in self.watches:
-            counts.update(f"device {settled.outcome}" for settled in watch.outbox.settled)
+            counts.update(f"device {outcome}" for _, outcome in watch.outbox.settled)
         counts.update(happened(history))
         head = history.chain[-1].hash.hex()[:12] if history.chain else ""
         return Outcome(seed=self.seed, violations=self.violations, head=head, counts=counts)
