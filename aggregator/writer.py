@@ -100,8 +100,12 @@ class ChainWriter:
         record = build(height=self.next_height, parent=parent, writer=self.identity, body=body)
         for attempt in itertools.count():
             try:
+                if attempt and self._kept and not await self._lies(self._kept[-1]):
+                    await self._put_back()  # a parent that was cut off comes before its child
                 with passing(Io.APPEND):
-                    await self._bus.send(self._topic, key=None, value=record.data)
+                    place = await self._bus.send(self._topic, key=None, value=record.data)
+                if place.offset <= self._commits.chain.last_offset:
+                    continue  # it lies where its parent was: the log was cut
             except BusError as error:
                 log.warning("append_in_doubt", height=record.height, reason=str(error))
             with passing(Io.READ_BACK):

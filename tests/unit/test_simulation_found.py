@@ -118,3 +118,20 @@ async def test_who_enters_on_a_fork_that_a_power_cut_left_behind_finds_the_chain
         theirs[1].hash,
         last.hash,
     ]
+
+
+async def test_a_writer_whose_record_lands_in_its_parents_place_puts_the_parent_back(bus):
+    # Else the chain would have a gap that nobody who reads it from the beginning gets over.
+    await make_task(bus, TASK, buffer_size=1)
+    device = await Device(bus, TASK, "a").enter()
+    async with running(bus, TASK):
+        await device.send(device.update(1.0).to_bytes())
+        await device.until_version(1)
+        commits = bus.log.partition(topic_name(TASK, Topic.COMMITS))
+        commits.end = 1  # the cut, before anybody looks
+        del commits.records[1:]
+        await device.send(device.update(1.0).to_bytes())
+        async with asyncio.timeout(30):
+            while len(await chain_of(bus, TASK)) < 3:
+                await asyncio.sleep(0.05)
+    assert [record.body.version for record in await chain_of(bus, TASK)] == [0, 1, 2]
