@@ -96,7 +96,6 @@ def test_the_stragglers_are_listed_from_the_broker_and_by_the_aggregator(live: L
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert {row["client_id"] for row in told["stragglers"]} == {"w-0", "w-3", "w-6"}
-    assert any(row["accepted"] for row in told["stragglers"])
     shown = live.fleet.run_now("stragglers")
     assert shown.returncode == 0, shown.stderr
     assert "w-3" in shown.stdout
