@@ -11,6 +11,7 @@ import pytest
 from aggregator.election import Terms
 from aggregator.lease import KubernetesLease, LeaseElection, LeaseLostError
 from broker_topics.errors import ConfigError, ExitCode
+from headwater.cli import run
 from monitoring.metrics import Metrics
 from tests.fleet import until
 from tests.lease_server import LeaseServer, lease_server
@@ -151,3 +152,11 @@ def test_without_a_cluster_the_setting_is_refused(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "nothing"))
     with pytest.raises(ConfigError, match="HEADWATER_LEASE_NAME is set, but there is no Kubernetes cluster to ask"):
         KubernetesLease("t")
+
+
+def test_a_lease_and_a_standby_by_hand_exclude_each_other(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HEADWATER_LEASE_NAME", "t")
+    assert run(["aggregator", "--task", "t", "--standby"]) == ExitCode.CONFIG
+    assert "drop --standby" in capsys.readouterr().err
