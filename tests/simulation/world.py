@@ -229,7 +229,8 @@ class World:
     def _unheard(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
         """An error that nobody waits for any more; only the dead may leave one."""
         error = context.get("exception")
-        if not isinstance(error, KilledError):
+        swept_up = error is None and "destroyed" in str(context.get("message"))  # what a killed process left hanging
+        if not swept_up and not isinstance(error, KilledError):
             self.complain(f"crash: {context.get('message')}: {error!r}")
 
     async def _calm(self, bus: MemoryBus, chaos: Chaos) -> None:
