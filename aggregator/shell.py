@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aggregator.cache import KeyframeCache
+from aggregator.catching_up import catch_up
 from aggregator.committer import Committer
 from aggregator.fetch_probe import FetchProbe
 from aggregator.intake import Intake
@@ -120,7 +121,7 @@ class Aggregator:
         probe = FetchProbe(self.bus, self.task, self.metrics, lambda: writer.last)
         serving = Serving(restored.fold, intake, committer, self.metrics, older=self._older, repair=restored.repair)
         self.metrics.leader.set(1)
-        self.readiness.ready()
+        self.readiness.catching_up("sees what waits in the log")
         try:
             duties = [
                 intake.run(),
@@ -131,6 +132,7 @@ class Aggregator:
                 telemetry.run(),
                 probe.run(),
                 observer.run(),
+                catch_up(self.bus, self.task, restored.fold.state, self.readiness),
                 _load_loops(writer.wrote, restored.fold.state.layout.size),
             ]
             await _until(self.stop, duties)

@@ -1,6 +1,7 @@
 """The aggregator's process on the memory bus: from updates in the log to official versions, across restarts."""
 
 import asyncio
+import threading
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from aggregator.commands import PAUSE, RESUME
 from aggregator.keyframe import load_keyframe
 from aggregator.replay import replay
+from aggregator.serving import Serving
 from aggregator.shell import Aggregator
 from broker_topics.entry import CommitsReader
 from broker_topics.errors import BusError, ConfigError, InputsLostError, LostRaceError, RejectCode
@@ -94,6 +96,40 @@ async def test_a_partial_buffer_is_read_again_after_a_restart(bus):
         await a.until_version(1)
     chain = await chain_of(bus, TASK)
     assert sum(d.accepted for d in chain[-1].body.decisions) == 2
+
+
+async def test_an_aggregator_is_ready_once_what_waited_at_its_start_is_judged(bus, monkeypatch):
+    await make_task(bus, TASK, buffer_size=2)
+    a, b = await devices(bus, "a", "b")
+    async with running(bus, TASK) as aggregator:
+        await until(lambda: aggregator.readiness.is_ready)
+    for device in (a, b):
+        await device.send(device.update(1.0).to_bytes())
+    go_on = threading.Event()
+    real = Serving._offer
+
+    def offer(self, *arguments):
+        assert go_on.wait(30)
+        return real(self, *arguments)
+
+    monkeypatch.setattr(Serving, "_offer", offer)
+    async with running(bus, TASK) as aggregator:
+        await until(lambda: aggregator.readiness.reason.startswith("2 updates that waited"))
+        assert (aggregator.readiness.is_started, aggregator.readiness.is_ready) == (True, False)
+        go_on.set()
+        await until(lambda: aggregator.readiness.is_ready)
+        await a.until_version(1)
+
+
+async def test_a_paused_task_is_ready_whatever_waits(bus):
+    await make_task(bus, TASK)
+    (a,) = await devices(bus, "a")
+    async with running(bus, TASK):
+        await send_until_decided(bus, TASK, Control(command=PAUSE))
+    await a.send(a.update(1.0).to_bytes())
+    async with running(bus, TASK) as aggregator:
+        await until(lambda: aggregator.readiness.is_ready)
+        assert metric(aggregator, "headwater_updates_received_total") == 0
 
 
 async def test_garbage_is_refused_with_a_code_and_copied_to_rejects(bus):
