@@ -66,7 +66,7 @@ class Fold:
         limit = self._rule.weight_limit
         verdict = judge(self.state, task=self.task, weight_limit=limit, partition=partition, key=key, data=data)
         if isinstance(verdict, Passed):
-            decision = Decision(verdict.crc, self._admit(verdict.update, verdict.crc, verdict.decoded, None))
+            decision = self._admit(verdict.update, verdict.crc, verdict.decoded, None)
         else:
             decision = verdict.decision
             if decision.code in SETTLING and verdict.update is not None:
@@ -194,7 +194,7 @@ class Fold:
                 self._settle(update, decision, None)
         self._record(partition, offset, decision)
 
-    def _admit(self, update: Update, crc: int, decoded: Decoded, recorded: float | None) -> float:
+    def _admit(self, update: Update, crc: int, decoded: Decoded, recorded: float | None) -> Decision:
         """Add one accepted update; its weight is the recorded one, or the rule's."""
         state = self.state
         freshness = self._freshness(state.model.version - update.base_version)
@@ -208,9 +208,10 @@ class Fold:
             arrival = Arrival(correction, relative_share, freshness, habit.freshness, update.work)
             weight = float(np.float32(self._rule.weight(arrival)))
         decoded.add_to(self._total, weight)
-        self._settle(update, Decision(crc, weight), habit)
+        decision = Decision(crc, weight)
+        self._settle(update, decision, habit)
         self.pending += 1
-        return weight
+        return decision
 
     def _settle(self, update: Update, decision: Decision, habit: Habit | None) -> None:
         self.state.ledger.settle(

@@ -5,7 +5,7 @@ payload (lengths, decompression, values, finite) → norm.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from aggregator.state import FoldState
 from broker_topics.codecs import Decoded, decode
@@ -33,8 +33,7 @@ SETTLING = frozenset(
 """Refusals that come after identity and sequence, hence advance the ledger; no earlier check gives one of these."""
 
 
-@dataclass(frozen=True, slots=True)
-class Passed:
+class Passed(NamedTuple):
     """An update that passed every check, ready to be added with a weight."""
 
     update: Update
@@ -43,8 +42,7 @@ class Passed:
     staleness: int
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(NamedTuple):
     """A refusal; `update` is None where identity was not established."""
 
     decision: Decision

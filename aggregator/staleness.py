@@ -5,6 +5,7 @@ Source:  Xie et al. 2019, arXiv:1903.03934; Nguyen et al. 2022, arXiv:2106.06639
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 from broker_topics.errors import InvariantError
 from broker_topics.task import TaskSettings
@@ -14,6 +15,7 @@ StalenessWeight = Callable[[int], float]
 
 _STEPS = 1024
 _BITS = 10
+_REMEMBERED = 1_000
 
 
 def staleness_weight(settings: TaskSettings) -> StalenessWeight:
@@ -28,7 +30,7 @@ def staleness_weight(settings: TaskSettings) -> StalenessWeight:
         start, slope = settings.hinge_start, settings.hinge_slope
         return lambda tau: 1.0 if tau <= start else 1.0 / (1.0 + slope * (tau - start))
     exponent = int(settings.staleness_exponent * _STEPS)
-    return lambda tau: 1.0 / power(1.0 + tau, exponent)
+    return lru_cache(maxsize=_REMEMBERED)(lambda tau: 1.0 / power(1.0 + tau, exponent))
 
 
 def power(base: float, exponent: int) -> float:

@@ -14,7 +14,6 @@ COUNT: Final = 2**53
 """The most that a counter may say: exact in every language's numbers."""
 
 _MAX_SECTIONS: Final = 8
-_INTEGERS: Final = {int}
 
 
 def row_of(header: list[object], count: int) -> list[object]:
@@ -40,8 +39,11 @@ def typed(header: list[object], types: list[type]) -> list[Any]:
 
 def lengths(value: list[Any]) -> tuple[int, ...]:
     """Byte counts of sections."""
-    if len(value) > _MAX_SECTIONS or not set(map(type, value)) <= _INTEGERS or min(value, default=0) < 0:
-        raise malformed("section lengths are no short list of byte counts")
+    if len(value) > _MAX_SECTIONS:
+        raise malformed("there are too many sections")
+    for length in value:
+        if type(length) is not int or length < 0:
+            raise malformed("a section's length is no byte count")
     return tuple(value)
 
 

@@ -9,9 +9,8 @@ byte before it. Integers of the envelope are little-endian. Sections are sliced,
 import struct
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import msgpack
 
@@ -43,8 +42,7 @@ class FrameKind(IntEnum):
 _KINDS = {kind.value: kind for kind in FrameKind}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Frame:
+class Frame(NamedTuple):
     """A frame whose envelope is sound; `header` comes without the kind, its elements are not checked yet."""
 
     kind: FrameKind
@@ -104,7 +102,7 @@ def unpack(data: Buffer, *, expect: FrameKind | None = None, max_bytes: int | No
     kind = _KINDS.get(code) if type(code) is int else None
     if kind is None or (expect is not None and kind is not expect):
         raise _malformed("the kind of frame is not the expected one")
-    return Frame(kind=kind, header=header, body=view[body_start:end], crc=crc)
+    return Frame(kind, header, view[body_start:end], crc)
 
 
 def frame_crc(data: Buffer) -> int:

@@ -1,11 +1,9 @@
 """What a server rule is: how many updates make a step, and what each of them weighs."""
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(NamedTuple):
     """What a rule may know of an accepted update.
 
     correction: p ḡ / m, how rarely its device is heard, times its share; about 1 on average.

@@ -21,6 +21,7 @@ Symbols = npt.NDArray[np.uint8]
 """uint8[k]: 2 · level + sign of each value."""
 
 MAX_LEVELS: Final = 32
+_WIDTHS: Final = [next(width for width in (1, 2, 4, 8) if 2 * levels <= 1 << width) for levels in range(MAX_LEVELS + 1)]
 _LARGEST: Final = float(np.finfo(np.float32).max)
 _BELOW_TWO: Final = 2.0 - 2.0**-10
 """The largest half-precision number below 2."""
@@ -110,7 +111,7 @@ def _histogram(symbols: Symbols, levels: int) -> list[int]:
 
 def packed_width(levels: int) -> int:
     """Bits that hold any symbol of so many levels: 1, 2, 4, or 8 where packing gains nothing."""
-    return next(width for width in (1, 2, 4, 8) if 2 * levels <= 1 << width)
+    return _WIDTHS[levels]
 
 
 def write_packed(symbols: Symbols, width: int) -> bytes:
