@@ -29,21 +29,26 @@ Symbols = npt.NDArray[np.uint8]
 
 
 class Kernels(NamedTuple):
-    """The compiled loops; both release the GIL and check no bounds, so only decoded, checked vectors may come here.
+    """The compiled loops; all release the GIL. Those that add check no bounds: only checked vectors may come there.
 
     add_int8(accumulator, numbers, scales, weight): accumulator[i] += number[i] · scale[i // 256] · weight.
     add_gaps(accumulator, gaps, table, symbols): accumulator[place] += table[symbol] along gaps of either width.
+    look(gaps): how many of them carry a value, and the sum of all.
     """
 
     add_int8: Callable[[Vector, Int8s, Vector, np.float32], None]
     add_gaps: Callable[[Vector, Gaps, Vector, Symbols], None]
+    look: Callable[[Gaps], tuple[int, int]]
 
 
 def kernels_for(accumulator: Vector) -> Kernels | None:
     """The loops that can add to this float32[n], or None where numpy has to: small, strided, or without numba."""
-    if len(accumulator) < LEAST or not accumulator.flags.carray or _deferred.is_set():
-        return None
-    return load_kernels()
+    return kernels_of_size(len(accumulator)) if accumulator.flags.carray else None
+
+
+def kernels_of_size(size: int) -> Kernels | None:
+    """The loops for vectors of so many numbers, or None where numpy has to: small, without numba, or deferred."""
+    return None if size < LEAST or _deferred.is_set() else load_kernels()
 
 
 def defer_kernels() -> None:
@@ -80,10 +85,13 @@ def _compile(numba: Any, *, keep: bool) -> Kernels:
     sums, numbers = numba.types.Array(numba.float32, 1, "C"), read(numba.float32)
     void, jit = numba.void, numba.njit
     dense = void(sums, read(numba.int8), numbers, numba.float32)
-    sparse = [void(sums, read(width), numbers, read(numba.uint8)) for width in (numba.uint8, numba.uint16)]
+    widths = [read(numba.uint8), read(numba.uint16)]
+    sparse = [void(sums, gaps, numbers, read(numba.uint8)) for gaps in widths]
+    two_counts = numba.types.UniTuple(numba.int64, 2)
     return Kernels(
         add_int8=jit(dense, cache=keep, nogil=True)(_add_int8),
         add_gaps=jit(sparse, cache=keep, nogil=True)(_add_gaps),
+        look=jit([two_counts(gaps) for gaps in widths], cache=keep, nogil=True)(_look),
     )
 
 
@@ -106,3 +114,13 @@ def _add_gaps(accumulator: Vector, gaps: Gaps, table: Vector, symbols: Symbols) 
             accumulator[place] += table[symbols[value]]
             place += np.uint64(1)
             value += np.uint64(1)
+
+
+def _look(gaps: Gaps) -> tuple[int, int]:
+    skip = 2 ** (8 * gaps.itemsize) - 1
+    with_value = total = 0
+    for index in range(len(gaps)):
+        gap = gaps[index]
+        with_value += gap != skip
+        total += gap
+    return with_value, total

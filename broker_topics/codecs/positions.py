@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from broker_topics.codecs import fast
 from broker_topics.codecs.base import CHUNK, bad_payload
 from broker_topics.frames import Buffer
 
@@ -67,13 +68,21 @@ def read_gaps(raw: Buffer, k: int, size: int, *, wide: bool) -> Gaps:
     gaps: Gaps = np.frombuffer(raw, dtype=np.uint8)
     if wide:
         gaps = np.ascontiguousarray(gaps.reshape(2, -1).T).view("<u2").ravel()
-    if len(gaps) - np.count_nonzero(gaps == _SKIP[wide]) != k:
+    kernels = fast.kernels_of_size(size)
+    with_value, total = kernels.look(gaps) if kernels is not None else _look(gaps)
+    if with_value != k:
         raise bad_payload("the count of positions is not the declared one")
     if gaps[-1] == _SKIP[wide]:
         raise bad_payload("positions end in a skip")
-    if int(np.add.reduce(gaps, dtype=np.uint64)) + k > size:
+    if total + k > size:
         raise bad_payload("a position lies behind the end of the vector")
     return gaps
+
+
+def _look(gaps: Gaps) -> tuple[int, int]:
+    """How many gaps carry a value, and the sum of all."""
+    skips = np.count_nonzero(gaps == skip_of(gaps))
+    return len(gaps) - int(skips), int(np.add.reduce(gaps, dtype=np.uint64))
 
 
 def positions_of(gaps: Gaps, k: int) -> Positions:

@@ -3,14 +3,15 @@
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from broker_topics.codecs import CodecId, Decoded, Encoded, decode, encode, fast
-from broker_topics.errors import InvariantError
+from broker_topics.codecs import CodecId, Decoded, Encoded, decode, encode, fast, positions
+from broker_topics.errors import InvariantError, WireError
 from broker_topics.layout import Vector
 from tests.unit.codec_vectors import LARGEST, SUBNORMAL, heavy_tailed
 
@@ -116,6 +117,24 @@ def test_an_accumulator_that_must_not_change_does_not(codec: CodecId, size: int)
     with pytest.raises(InvariantError, match="read-only"):
         decode(encode(heavy_tailed(size), codec, density=0.05)).add_to(frozen)
     assert not frozen.any()
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("size", SIZES)
+def test_gaps_are_refused_for_the_same_reasons_as_by_numpy(
+    size: int, wide: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = b"".join(positions.write_gaps(np.array([0, 255, 40_000, size - 1]), wide=wide))
+    cases = {
+        "": (4, size),
+        "not the declared one": (5, size),
+        "behind the end": (4, size - 1),
+    }
+    for reason, (k, room) in cases.items():
+        for least in (0, size + 1):
+            monkeypatch.setattr(fast, "LEAST", least)
+            with pytest.raises(WireError, match=reason) if reason else nullcontext():
+                assert len(positions.read_gaps(raw, k, room, wide=wide)) >= 4
 
 
 def python(script: str, **environment: str) -> str:
