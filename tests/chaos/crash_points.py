@@ -91,7 +91,7 @@ async def devices_die_at(ground: Ground, points: Sequence[str]) -> None:
 
         for point in points:
             async with ground.run(f"devices die at {point}"):
-                often = Io(point.partition(":")[0]) in (Io.OUTBOX_WRITE, Io.STORE_SETTLED, Io.FOLLOW, Io.PRODUCE)
+                often = Io(point.partition(":")[0]) in (Io.OUTBOX_WRITE, Io.FOLLOW, Io.PRODUCE)
                 await dies_at(fleet, f"{point}:{int(rng.integers(1, 4)) if often else 1}", worker)
         async with ground.run("devices died, the last ones live"):
             alive = worker(fleet)
