@@ -25,8 +25,7 @@ class Series:
     A row's first number is its time; rows closer together than the present spacing are not kept.
 
     >>> curve = Series(places=4)
-    >>> for second in range(7):
-    ...     curve.add((float(second), 10.0 * second))
+    >>> kept = [curve.add((float(second), 10.0 * second)) for second in range(7)]
     >>> [row[0] for row in curve.rows]
     [0.0, 2.0, 4.0, 6.0]
     """
