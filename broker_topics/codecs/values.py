@@ -131,19 +131,13 @@ def write_packed(symbols: Symbols, width: int) -> bytes:
 
 def read_packed(raw: Buffer, k: int, width: int) -> Symbols:
     """Undo `write_packed`; raises WireError (bad_payload) if what fills the last byte is not zero."""
+    if (used := k * width % 8) and raw[-1] >> used:
+        raise bad_payload("the padding behind the symbols is not zero")
     packed = np.frombuffer(raw, dtype=np.uint8)
     if width == 1:
-        return _unpadded(np.unpackbits(packed, bitorder="little"), k)
+        return np.unpackbits(packed, count=k, bitorder="little")
     per_byte, mask = 8 // width, np.uint8((1 << width) - 1)
     symbols = np.empty(per_byte * len(packed), dtype=np.uint8)
     for index in range(per_byte):
         np.bitwise_and(packed >> index * width, mask, out=symbols[index::per_byte])
-    return _unpadded(symbols, k)
-
-
-def _unpadded(symbols: Symbols, k: int) -> Symbols:
-    if len(symbols) == k:
-        return symbols
-    if symbols[k:].any():
-        raise bad_payload("the padding behind the symbols is not zero")
     return symbols[:k]
