@@ -36,8 +36,7 @@ NEVER_WRITTEN = (
 )
 """Answers to a produce request after which the record is certainly not in the log, and never will be."""
 
-UNREADABLE = (theirs.CorruptRecordException, theirs.RecordTooLargeError, theirs.UnsupportedCodecError)
-"""What aiokafka raises for records that it fetched and cannot decode, beside any error that is not its own."""
+_UNREADABLE = (theirs.CorruptRecordException, theirs.RecordTooLargeError, theirs.UnsupportedCodecError)
 
 _WRONG_SETTING = (
     *NEVER_WRITTEN,
@@ -66,6 +65,17 @@ def translate(error: BaseException, doing: str) -> HeadwaterError:
     if isinstance(error, _WRONG_SETTING):
         return ConfigError(f"{doing}: the broker refuses: {_said(error)}")
     return BusError(f"{doing}: {_said(error)}")
+
+
+def is_unreadable(error: BaseException) -> bool:
+    """Whether `getmany` raised this because records that it had fetched cannot be decoded.
+
+    Decoders raise what they like, an `OSError` for gzip. Of the network only the caller's own time-out comes this way:
+    aiokafka fetches in the background.
+    """
+    if isinstance(error, _UNREADABLE):
+        return True
+    return not isinstance(error, LIBRARY_ERRORS) or (isinstance(error, OSError) and not isinstance(error, TimeoutError))
 
 
 def code_error(code: int) -> type[theirs.KafkaError] | None:

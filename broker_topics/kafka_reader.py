@@ -11,7 +11,7 @@ from aiokafka.structs import TopicPartition
 from broker_topics.bus import BusRecord, OffsetGoneError
 from broker_topics.errors import BusError, ConfigError
 from broker_topics.kafka_connect import Connection, quietly
-from broker_topics.kafka_errors import LIBRARY_ERRORS, UNREADABLE, translate
+from broker_topics.kafka_errors import is_unreadable, translate
 from broker_topics.kafka_queries import LATEST, KafkaQueries
 
 # A whole batch must fit (max.message.bytes is 1 MiB + 64 KiB); more only makes one pass through the loop longer.
@@ -160,13 +160,11 @@ class KafkaReader:
                 f"{self.topic}[{where.partition}]: offset {offset} lies outside the log; retention took it, "
                 "or the log was cut"
             ) from error
-        except UNREADABLE as error:
-            raise _UnreadableError from error
-        except LIBRARY_ERRORS as error:
+        except Exception as error:
+            if is_unreadable(error):
+                raise _UnreadableError from error
             self._rewind(consumer)
             raise translate(error, f"reading {self.topic}") from error
-        except Exception as error:  # whatever a decoder raises over bytes that are none of its own
-            raise _UnreadableError from error
         return [record for batch in batches.values() for record in self._accept(batch)]
 
     def _accept(self, batch: Sequence[Any]) -> list[BusRecord]:
