@@ -88,14 +88,14 @@ class KafkaReader:
         """The next records; see `LogReader.fetch`."""
         consumer = await self._connected()
         if self._careful:
-            records = await self._fetch_carefully(consumer, max_records)
+            records = await self._fetch_carefully(consumer, max_records, timeout_s)
         else:
             try:
                 records = await self._getmany(consumer, self._active(), max_records, timeout_s)
             except _UnreadableError:
                 self._careful = True
                 self._rewind(consumer)
-                records = await self._fetch_carefully(consumer, max_records)
+                records = await self._fetch_carefully(consumer, max_records, timeout_s)
         if records:
             self._restarted, self._behind_since = False, None
             self._alive_at = asyncio.get_running_loop().time()
@@ -185,13 +185,16 @@ class KafkaReader:
             )
         return records
 
-    async def _fetch_carefully(self, consumer: AIOKafkaConsumer, max_records: int) -> list[BusRecord]:
-        """Read partition by partition and record by record, to find the ones that cannot be decoded and step over."""
+    async def _fetch_carefully(self, consumer: AIOKafkaConsumer, max_records: int, timeout_s: float) -> list[BusRecord]:
+        """Read partition by partition and record by record, to find the ones that cannot be decoded and step over.
+
+        A first failure ends nothing: to who rereads the log, an empty answer would mean that the broker is silent.
+        """
         clock = asyncio.get_running_loop().time
-        waited_until = clock() + _CAREFUL_WAIT_S
+        waited_until = clock() + max(timeout_s, _CAREFUL_WAIT_S)
         records: list[BusRecord] = []
         failed = False
-        while not records and not failed and clock() < waited_until:
+        while not records and clock() < waited_until:
             for partition in self._active():
                 try:
                     while len(records) < max_records and (got := await self._getmany(consumer, [partition], 1, 0)):
@@ -260,7 +263,10 @@ class KafkaReader:
         await self._drop()
         if self._restarted:
             self._restarted = False
-            raise BusError(f"{self.topic}{list(behind)}: the log has more, but nothing comes, also with a new consumer")
+            raise BusError(
+                f"{self.topic}{list(behind)}: the log has more, but nothing comes, also with a new consumer; "
+                "look into the broker's own log: a segment may be damaged"
+            )
         self._restarted = True
 
     def _active(self) -> list[int]:
