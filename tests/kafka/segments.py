@@ -5,6 +5,7 @@ attributes i16 · last offset delta i32 · two time stamps i64 · producer id i6
 """
 
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,7 +54,8 @@ def append(folder: Path, *, payload: bytes, attributes: int, count: int = 1) -> 
     first = 0
     for base, start, _ in batches(data):
         first = base + struct.unpack_from(">i", data, start + 23)[0] + 1
-    body = struct.pack(">hiqqqhii", attributes, count - 1, 0, 0, -1, -1, -1, count) + payload
+    now_ms = int(time.time() * 1000)  # older ones retention would take at the broker's start
+    body = struct.pack(">hiqqqhii", attributes, count - 1, now_ms, now_ms, -1, -1, -1, count) + payload
     rest = struct.pack(">ibI", 0, 2, calc_crc32c(body)) + body
     segment.write_bytes(data + _LEADING.pack(first, len(rest)) + rest)
     forget(folder)
