@@ -50,7 +50,7 @@ class KafkaReader:
         self._consumer: AIOKafkaConsumer | None = None
         self._closed = False
         self._careful = False
-        self._failed_at: tuple[int, int] | None = None
+        self._failed_at: dict[int, int] = {}
         self._restarted = False
         self._polled_ms = 0
         self._alive_at = 0.0
@@ -203,21 +203,21 @@ class KafkaReader:
                     failed = True
                     self._rewind(consumer)
                     records += self._step_over(partition)
-        self._careful = failed or (self._failed_at is not None and self._failed_at in self._positions.items())
+        self._careful = failed or any(self._positions[p] == offset for p, offset in self._failed_at.items())
         return records
 
     def _step_over(self, partition: int) -> list[BusRecord]:
         """An unreadable record in place of the one at our position, once it has failed twice."""
-        where = (partition, self._positions[partition])
-        if self._failed_at != where:
-            self._failed_at = where
+        offset = self._positions[partition]
+        if self._failed_at.get(partition) != offset:
+            self._failed_at[partition] = offset
             return []
-        self.seek(partition, where[1] + 1)
+        self.seek(partition, offset + 1)
         return [
             BusRecord(
                 topic=self.topic,
                 partition=partition,
-                offset=where[1],
+                offset=offset,
                 key=None,
                 value=None,
                 timestamp_ms=-1,
