@@ -118,7 +118,7 @@ def test_what_becomes_of_a_refused_update_is_what_the_device_does() -> None:
     then = {bare(row["code"]): row["then"] for row in table("Reject codes")}
     assert {code for code, does in then.items() if does.startswith("back")} == GIVEN_BACK
     assert {code for code, does in then.items() if does.endswith("new incarnation")} == RENEWING
-    assert {code for code, does in then.items() if not does.startswith(("back", "drop"))} == {"duplicate"}
+    assert {code for code, does in then.items() if not does.startswith(("back", "drop"))} == {"duplicate", "unreadable"}
 
 
 @pytest.mark.parametrize("kind", MESSAGES)
