@@ -95,6 +95,7 @@ class ChainWriter:
         Returns: the record, official.
         Raises:  LostRaceError: another record took its place; this process must start again.
         """
+        await self._stand_at_the_end()
         last = self._commits.chain.last
         parent = last.hash if last else GENESIS_PARENT
         record = build(height=self.next_height, parent=parent, writer=self.identity, body=body)
@@ -161,22 +162,30 @@ class ChainWriter:
             there.append(place)
         if not there:
             raise InputsLostError("the commits topic lost more records than this aggregator has seen; restore its log")
-        missing = list(self._kept)[self._kept.index(there[-1]) + 1 :]
+        missing = list(self._kept)[len(there) :]
         for place in missing:
             await self._bus.send(self._topic, key=None, value=place.record.data)
         log.warning("records_put_back", count=len(missing))
         self._commits.rewind(there[-1])
-        self._kept = deque([place for place in self._kept if place not in missing], maxlen=_KEPT)
-        for official in await self._commits.catch_up():
-            self._take_back(official, missing)
+        # Until they are read where they lie now, they stay remembered: the log may be cut once more.
+        again = await self._commits.catch_up()
+        if len(again) > len(missing) or any(
+            a.record.hash != m.record.hash for a, m in zip(again, missing, strict=False)
+        ):
+            raise _lost_race(again[-1])
+        self._kept = deque([*there, *again, *missing[len(again) :]], maxlen=_KEPT)
 
-    def _take_back(self, official: Official, missing: list[Official]) -> None:
-        """Note where a record lies that was put back."""
-        if official.record.height <= self._kept[-1].record.height:
-            return
-        if official.record.hash not in {place.record.hash for place in missing}:
-            raise _lost_race(official)
-        self._kept.append(official)
+    async def _stand_at_the_end(self) -> None:
+        """Be sure that the next record follows the newest official one, also where putting it back was cut short."""
+        for attempt in itertools.count():
+            last = self._commits.chain.last
+            if not self._kept or last is None or self._kept[-1].record.height <= last.height:
+                return
+            try:
+                await self._put_back()
+            except BusError as error:
+                log.warning("broker_unreachable", reason=str(error))
+                await _back_off(attempt)
 
     async def _lies(self, place: Official) -> bool:
         found = await record_at(self._bus, self._task, place.offset)

@@ -9,8 +9,8 @@ from aggregator.commands import PAUSE, RESUME, ROLL_BACK
 from aggregator.recovery import Accept
 from aggregator.replay import replay
 from aggregator.shell import Aggregator
-from broker_topics.entry import ChainLostError
-from broker_topics.errors import ConfigError, InputsLostError, RejectCode
+from broker_topics.entry import ChainLostError, CommitsReader
+from broker_topics.errors import BusError, ConfigError, InputsLostError, RejectCode
 from broker_topics.follow import Follower
 from broker_topics.memory import MemoryBus
 from broker_topics.memory_log import MemoryLog, MemoryPartition
@@ -179,6 +179,35 @@ async def test_a_live_writer_puts_back_official_records_that_the_log_lost(bus):
         await late.send(late.update(1.0).to_bytes())
         await late.until_version(4)
     assert [record.height for record in await chain_of(bus, TASK)] == [0, 1, 2, 3, 4]
+
+
+async def test_a_live_writer_forgets_no_record_when_putting_it_back_is_cut_short(bus, monkeypatch):
+    await make_task(bus, TASK, buffer_size=1)
+    device = await Device(bus, TASK, "a").enter()
+    commits = bus.log.partition(topic_name(TASK, Topic.COMMITS), 0)
+    read, cuts = CommitsReader.catch_up, [2]
+
+    async def cut_again(self):
+        if cuts:
+            commits.cut(cuts.pop())
+            raise BusError("the broker went away once more")
+        return await read(self)
+
+    async with running(bus, TASK):
+        for version in (1, 2, 3):
+            await device.send(device.update(float(version)).to_bytes())
+            await device.until_version(version)
+        before = [record.data for record in await chain_of(bus, TASK)]
+        late = await Device(bus, TASK, "b").enter()
+        monkeypatch.setattr(CommitsReader, "catch_up", cut_again)
+        commits.cut(2)
+        await until(lambda: not cuts)
+        await late.send(late.update(1.0).to_bytes())
+        await until(lambda: commits.end == 5)
+        await late.until_version(4)
+    chain = await chain_of(bus, TASK)
+    assert [record.data for record in chain[:4]] == before
+    assert [record.height for record in chain] == [0, 1, 2, 3, 4]
 
 
 async def test_a_record_far_ahead_is_noise_that_stops_nobody(bus):
