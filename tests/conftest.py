@@ -1,7 +1,9 @@
 """What every test may use."""
 
+import logging
 import os
 import uuid
+from collections.abc import Iterator
 
 import pytest
 
@@ -10,6 +12,19 @@ import pytest
 def task_name() -> str:
     """A task that no other test has, so that tests can share a broker."""
     return f"t-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """Whoever sets logging up, as every command does, does so for one test only."""
+    loggers = [logging.getLogger(), logging.getLogger("headwater")]
+    before = [(each.level, each.handlers[:], each.propagate, each.disabled) for each in loggers]
+    yield
+    for each, (level, handlers, propagate, disabled) in zip(loggers, before, strict=True):
+        each.setLevel(level)
+        each.propagate, each.disabled = propagate, disabled
+        for handler in [new for new in each.handlers if new not in handlers]:
+            each.removeHandler(handler)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

@@ -96,7 +96,7 @@ async def test_a_chain_cut_from_the_log_stops_the_command_with_76_and_goes_on_on
         await goes_on(bus, "chain")
     assert "record 6 has left parts" in (await repairs(bus, "chain"))[0]
     async with running(bus, "chain"):
-        await goes_on(bus, "chain")
+        await goes_on(bus, "chain", "another")
 
 
 async def test_a_models_topic_cut_short_needs_nobody(bus: KafkaBus) -> None:
