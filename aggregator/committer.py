@@ -84,6 +84,7 @@ class Committer:
     parts_end: float = 0
     cache: KeyframeCache | None = None
     ends: Sequence[int] = ()
+    looked: asyncio.Event = field(default_factory=asyncio.Event)
     _lost_races: int = 0
     _again_at_s: float = 0.0
     _log_seen: tuple[float, float] | None = None
@@ -148,10 +149,6 @@ class Committer:
         log_ms, at_s = self._log_seen
         return log_ms + (asyncio.get_running_loop().time() - at_s) * 1000
 
-    def waiting_behind(self, vector: Sequence[int]) -> int:
-        """Updates that the log held, at the last look, behind `vector`."""
-        return sum(max(0, end - next_) for end, next_ in zip(self.ends[:-1], vector[:-1], strict=False))
-
     async def run(self) -> None:
         """Commit for ever; raises LostRaceError when another writer's record comes first."""
         while True:
@@ -208,6 +205,7 @@ class Committer:
                 vector = self.writer.last.body.vector
                 check_partitions(vector, ends)
                 self.ends = ends
+                self.looked.set()
                 await self._look_after_parts()
                 waiting = [max(0, end - next_) for end, next_ in zip(ends, vector, strict=True)]
                 for partition, count in enumerate(waiting[:-1]):

@@ -30,6 +30,11 @@ async def end_vector(bus: Bus, task: str) -> list[int]:
         return _joined(updates, await bus.end_offsets(topic_name(task, Topic.CONTROL)))
 
 
+def updates_behind(vector: Sequence[int], ends: Sequence[int]) -> int:
+    """Updates that lie in the log behind `vector`, as far as `ends` goes; control counts for nothing."""
+    return sum(max(0, end - next_) for end, next_ in zip(ends[:-1], vector[:-1], strict=False))
+
+
 def check_partitions(vector: Sequence[int], ends: Sequence[int]) -> None:
     """Raise ConfigError unless the topics have as many partitions as when the task was made."""
     if len(vector) != len(ends):

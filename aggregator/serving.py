@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from aggregator.commands import roll_back_target
 from aggregator.committer import Committer, Pending
 from aggregator.core import Fold
+from aggregator.inputs import updates_behind
 from aggregator.intake import Intake
 from aggregator.outcome import Admission
 from aggregator.state import FoldState
@@ -107,7 +108,7 @@ class Serving:
 
         What was refused does not count, or a buffer would wait for updates that nobody has sent.
         """
-        return self.fold.limit(self.fold.pending + self.committer.waiting_behind(self.fold.state.vector))
+        return self.fold.limit(self.fold.pending + updates_behind(self.fold.state.vector, self.committer.ends))
 
     def _full(self, limit: int) -> bool:
         return self.fold.pending >= limit or self.fold.consumed >= _MAX_INPUTS or self._bytes >= _MAX_BYTES

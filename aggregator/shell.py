@@ -132,7 +132,7 @@ class Aggregator:
                 telemetry.run(),
                 probe.run(),
                 observer.run(),
-                catch_up(self.bus, self.task, restored.fold.state, self.readiness),
+                catch_up(committer, restored.fold.state, self.readiness),
                 _load_loops(writer.wrote, restored.fold.state.layout.size),
             ]
             await _until(self.stop, duties)
