@@ -136,6 +136,8 @@ class ChainWriter:
 
     async def watch(self) -> None:
         """Look for records of others while nothing is under way; raises LostRaceError when there are any."""
+        if self._is_short:
+            await self._put_back()
         with passing(Io.WATCH):
             found = await self._poll(0.0)
         for official in found:
@@ -175,17 +177,21 @@ class ChainWriter:
             raise _lost_race(again[-1])
         self._kept = deque([*there, *again, *missing[len(again) :]], maxlen=_KEPT)
 
+    @property
+    def _is_short(self) -> bool:
+        """Whether putting records back was cut short: more were official than were read again."""
+        last = self._commits.chain.last
+        return bool(self._kept) and last is not None and self._kept[-1].record.height > last.height
+
     async def _stand_at_the_end(self) -> None:
         """Be sure that the next record follows the newest official one, also where putting it back was cut short."""
-        for attempt in itertools.count():
-            last = self._commits.chain.last
-            if not self._kept or last is None or self._kept[-1].record.height <= last.height:
-                return
+        attempts = itertools.count()
+        while self._is_short:
             try:
                 await self._put_back()
             except BusError as error:
                 log.warning("broker_unreachable", reason=str(error))
-                await _back_off(attempt)
+                await _back_off(next(attempts))
 
     async def _lies(self, place: Official) -> bool:
         found = await record_at(self._bus, self._task, place.offset)
