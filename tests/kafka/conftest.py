@@ -8,11 +8,14 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from broker_topics.kafka import KafkaBus
 from broker_topics.local.cluster import LocalCluster
 from broker_topics.local.listeners import SecuredListener
 from broker_topics.local.plan import free_ports
+from broker_topics.settings import ConnectionSettings
 from tests.kafka.certificates import Authority, Identity
 from tests.kafka.live import Live, watched_fleet
+from tests.kafka.support import Fleet, fleet_in
 
 SCRAM_USERS = {"watch": "right-password", "reader": "another-password"}
 """The users that the secured listeners know."""
@@ -62,6 +65,20 @@ def broker(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> It
 def bootstrap(broker: LocalCluster) -> str:
     """`host:port` of a real broker that all tests of this process share."""
     return broker.bootstrap
+
+
+@pytest.fixture
+async def bus(bootstrap: str) -> AsyncIterator[KafkaBus]:
+    """A connection to that broker."""
+    async with KafkaBus(ConnectionSettings(bootstrap=bootstrap)) as bus:
+        yield bus
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, bootstrap: str, task_name: str) -> Iterator[Fleet]:
+    """Processes of the command on a task of this test's own; all gone at the end."""
+    with fleet_in(tmp_path, bootstrap, task_name) as fleet:
+        yield fleet
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """What bad input gets on a real broker: a clear error with its status, or a reject code; everybody else goes on."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,24 +12,11 @@ from broker_topics.codecs import CodecId, encode
 from broker_topics.errors import ExitCode
 from broker_topics.kafka import KafkaBus
 from broker_topics.local.cluster import LocalCluster
-from broker_topics.settings import ConnectionSettings
 from broker_topics.topics import Topic, TopicSpec, topic_name, topic_specs
 from headwater.cli import run
 from tests.fleet import Device, chain_of, make_task, running
 from tests.kafka.certificates import Authority
-from tests.kafka.support import Fleet, fleet_in, rejects_of, settled_history
-
-
-@pytest.fixture
-async def bus(bootstrap: str) -> AsyncIterator[KafkaBus]:
-    async with KafkaBus(ConnectionSettings(bootstrap=bootstrap)) as bus:
-        yield bus
-
-
-@pytest.fixture
-def fleet(tmp_path: Path, bootstrap: str, task_name: str) -> Iterator[Fleet]:
-    with fleet_in(tmp_path, bootstrap, task_name) as fleet:
-        yield fleet
+from tests.kafka.support import Fleet, rejects_of, settled_history
 
 
 @pytest.fixture

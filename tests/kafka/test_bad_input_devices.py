@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,6 @@ import pytest
 
 from broker_topics.errors import ExitCode
 from broker_topics.kafka import KafkaBus
-from broker_topics.settings import ConnectionSettings
 from tests.kafka.support import Fleet, Role, accepted, fleet_in, settled_history
 
 NAUGHTY = """
@@ -65,12 +64,6 @@ def forgetful():
 def deaf():
     return worker("w-0", endless, stop_grace_s=0.5)
 """
-
-
-@pytest.fixture
-async def bus(bootstrap: str) -> AsyncIterator[KafkaBus]:
-    async with KafkaBus(ConnectionSettings(bootstrap=bootstrap)) as bus:
-        yield bus
 
 
 @pytest.fixture

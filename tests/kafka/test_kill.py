@@ -4,7 +4,6 @@ All roles are processes of the command. What is claimed is checked from the log 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,18 +16,6 @@ from broker_topics.settings import ConnectionSettings
 from tests.chaos.diary import assert_sequences_continue
 from tests.fleet import chain_of
 from tests.kafka.support import Fleet, accepted, fleet_in, hashes, settled_history
-
-
-@pytest.fixture
-async def bus(bootstrap: str) -> AsyncIterator[KafkaBus]:
-    async with KafkaBus(ConnectionSettings(bootstrap=bootstrap)) as bus:
-        yield bus
-
-
-@pytest.fixture
-def fleet(tmp_path: Path, bootstrap: str, task_name: str) -> Iterator[Fleet]:
-    with fleet_in(tmp_path, bootstrap, task_name) as fleet:
-        yield fleet
 
 
 async def assert_replay_agrees(fleet: Fleet, bus: Bus) -> None:

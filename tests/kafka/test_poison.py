@@ -9,19 +9,12 @@ from aiokafka import AIOKafkaProducer
 
 from broker_topics.kafka import KafkaBus
 from broker_topics.record import Record, RunKind
-from broker_topics.settings import ConnectionSettings
 from broker_topics.topics import Topic, topic_name
 from tests.fleet import Device, chain_of, make_task, running
 from tests.kafka.support import rejects_of, settled_history
 from tests.poison import ACCEPTED, LAYOUT, MAX_UPDATE_BYTES, Corpus, Poison
 
 Place = tuple[int, int]
-
-
-@pytest.fixture
-async def bus(bootstrap: str) -> AsyncIterator[KafkaBus]:
-    async with KafkaBus(ConnectionSettings(bootstrap=bootstrap)) as bus:
-        yield bus
 
 
 @pytest.fixture

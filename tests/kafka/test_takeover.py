@@ -5,31 +5,17 @@ All roles are processes of the command; the API server is a stand-in that keeps 
 
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
 from broker_topics.errors import ExitCode
 from broker_topics.kafka import KafkaBus
-from broker_topics.settings import ConnectionSettings
 from tests.fleet import chain_of
-from tests.kafka.support import Fleet, Role, fleet_in, settled_history
+from tests.kafka.support import Fleet, Role, settled_history
 from tests.lease_server import LeaseServer, lease_server
 
 DURATION_S = 3
-
-
-@pytest.fixture
-async def bus(bootstrap: str) -> AsyncIterator[KafkaBus]:
-    async with KafkaBus(ConnectionSettings(bootstrap=bootstrap)) as bus:
-        yield bus
-
-
-@pytest.fixture
-def fleet(tmp_path: Path, bootstrap: str, task_name: str) -> Iterator[Fleet]:
-    with fleet_in(tmp_path, bootstrap, task_name) as fleet:
-        yield fleet
 
 
 @pytest.fixture
