@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from aggregator.log_lag import LogLag
+from aggregator.insight.log_lag import LogLag
 from broker_topics.backpressure import ByteBudget
 from broker_topics.bus import Bus, BusRecord, LogReader, OffsetGoneError
 from broker_topics.crash_points import Io, passing

@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from aggregator.commands import roll_back_target
-from aggregator.committer import Committer, Pending
-from aggregator.core import Fold
-from aggregator.inputs import updates_behind
+from aggregator.chain.committer import Committer, Pending
+from aggregator.fold.commands import roll_back_target
+from aggregator.fold.core import Fold
+from aggregator.fold.outcome import Admission
+from aggregator.fold.state import FoldState
 from aggregator.intake import Intake
-from aggregator.outcome import Admission
-from aggregator.state import FoldState
+from aggregator.restore.inputs import updates_behind
 from broker_topics.bus import BusRecord
 from broker_topics.record import Cause, RunKind
 from monitoring.logs import get_logger

@@ -8,23 +8,23 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from aggregator.cache import KeyframeCache
-from aggregator.catching_up import catch_up
-from aggregator.committer import Committer
-from aggregator.fetch_probe import FetchProbe
+from aggregator.chain.cache import KeyframeCache
+from aggregator.chain.committer import Committer
+from aggregator.chain.keyframe import load_keyframe
+from aggregator.chain.sweep import KEEP_MS
+from aggregator.chain.writer import ChainWriter
+from aggregator.fold.state import FoldState
+from aggregator.insight.catching_up import catch_up
+from aggregator.insight.fetch_probe import FetchProbe
+from aggregator.insight.log_lag import LogLag
+from aggregator.insight.observer import Observer
+from aggregator.insight.telemetry import TelemetryExporter
 from aggregator.intake import Intake
-from aggregator.keyframe import load_keyframe
-from aggregator.lease import Election, at_once
-from aggregator.log_lag import LogLag
-from aggregator.observer import Observer
-from aggregator.recovery import Accept
-from aggregator.restart import Restored
+from aggregator.leadership.lease import Election, at_once
+from aggregator.restore.recovery import Accept
+from aggregator.restore.restart import Restored
+from aggregator.restore.standby import Standby
 from aggregator.serving import Serving
-from aggregator.standby import Standby
-from aggregator.state import FoldState
-from aggregator.sweep import KEEP_MS
-from aggregator.telemetry import TelemetryExporter
-from aggregator.writer import ChainWriter
 from broker_topics.bus import Bus
 from broker_topics.codecs import load_deferred
 from broker_topics.entry import CommitsReader

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aggregator.genesis import create_task
+from aggregator.chain.genesis import create_task
 from broker_topics.bus import Bus
 from broker_topics.codecs import CodecId, Encoded, encode
 from broker_topics.layout import Layout, Tensor

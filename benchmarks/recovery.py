@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aggregator.inputs import end_vector
+from aggregator.restore.inputs import end_vector
 from benchmarks.backlog import Task, send_all, updates
 from benchmarks.figures import Figure, at_most, plain, show, write
 from benchmarks.place import Place

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
-from aggregator.telemetry import EVALUATOR
+from aggregator.insight.telemetry import EVALUATOR
 from broker_topics.bus import Bus
 from broker_topics.entry import ChainLostError
 from broker_topics.errors import BusError, ConfigError

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from aggregator.genesis import create_task
+from aggregator.chain.genesis import create_task
 from aggregator.shell import Aggregator
 from broker_topics.bus import Bus, Position
 from broker_topics.codecs import CodecId, encode

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from aggregator.core import Admission, Draft, Fold
-from aggregator.state import FoldState
+from aggregator.fold.core import Admission, Draft, Fold
+from aggregator.fold.state import FoldState
 from broker_topics.codecs import CodecId, Encoded, encode
 from broker_topics.layout import Layout, Tensor, Vector
 from broker_topics.messages import Control, Update

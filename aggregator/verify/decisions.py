@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from aggregator.gate import SETTLING
+from aggregator.fold.gate import SETTLING
 from aggregator.verify.account import Account
 from aggregator.verify.promises import Promises
 from aggregator.verify.verdict import Book, Invariant

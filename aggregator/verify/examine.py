@@ -3,9 +3,9 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from aggregator.inputs import InputLog, check_partitions, end_vector, start_vector
-from aggregator.replayer import Progress
-from aggregator.state import FoldState
+from aggregator.fold.state import FoldState
+from aggregator.restore.inputs import InputLog, check_partitions, end_vector, start_vector
+from aggregator.restore.replayer import Progress
 from aggregator.verify.account import Account
 from aggregator.verify.decisions import Decisions, Place
 from aggregator.verify.evidence import Evidence

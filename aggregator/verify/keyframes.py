@@ -6,9 +6,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from aggregator.core import Fold
-from aggregator.keyframe import load_keyframe
-from aggregator.state import FoldState
+from aggregator.chain.keyframe import load_keyframe
+from aggregator.fold.core import Fold
+from aggregator.fold.state import FoldState
 from aggregator.verify.decisions import Found
 from aggregator.verify.verdict import Book, Invariant
 from broker_topics.errors import HeadwaterError, InputsLostError

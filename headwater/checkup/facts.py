@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from aggregator.commands import PAUSE, RESUME
-from aggregator.inputs import check_partitions, end_vector, start_vector
-from aggregator.state import Glance, glance
+from aggregator.fold.commands import PAUSE, RESUME
+from aggregator.fold.state import Glance, glance
+from aggregator.restore.inputs import check_partitions, end_vector, start_vector
 from broker_topics.bus import Bus
 from broker_topics.chain import settled_in
 from broker_topics.entry import CommitsReader, Official, check_task, entry

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
-from aggregator.state import Glance
+from aggregator.fold.state import Glance
 from broker_topics.bus import Bus
 from broker_topics.entry import Official, check_task
 from broker_topics.errors import ConfigError, RejectCode, WireError

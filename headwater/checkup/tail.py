@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from aggregator.telemetry import EVALUATOR
+from aggregator.insight.telemetry import EVALUATOR
 from broker_topics.bus import Bus, BusRecord, OffsetGoneError
 from broker_topics.errors import ConfigError, WireError
 from broker_topics.messages import Reject, Telemetry, Update

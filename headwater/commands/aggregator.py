@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from aggregator.cache import KeyframeCache
-from aggregator.election import Terms
-from aggregator.lease import KubernetesLease, LeaseElection, Told, own_identity
-from aggregator.recovery import Accept
+from aggregator.chain.cache import KeyframeCache
+from aggregator.leadership.election import Terms
+from aggregator.leadership.lease import KubernetesLease, LeaseElection, Told, own_identity
+from aggregator.restore.recovery import Accept
 from aggregator.shell import Aggregator
 from broker_topics.bus import Bus
 from broker_topics.codecs import defer_kernels, load_kernels

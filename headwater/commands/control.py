@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from aggregator.commands import PAUSE, RESUME, ROLL_BACK
+from aggregator.fold.commands import PAUSE, RESUME, ROLL_BACK
 from broker_topics.bus import Bus, InDoubtError
 from broker_topics.chain import settled_in
 from broker_topics.entry import CommitsReader, check_task

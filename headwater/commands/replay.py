@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from aggregator.replay import Replayed, replay
+from aggregator.restore.replay import Replayed, replay
 from broker_topics.bus import Bus
 from headwater.options import Bootstrap, Task
 from headwater.process import connection, with_bus

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from aggregator.genesis import TaskExistsError, create_task
+from aggregator.chain.genesis import TaskExistsError, create_task
 from broker_topics.bus import Bus
 from broker_topics.entry import CommitsReader, check_task
 from broker_topics.errors import ConfigError

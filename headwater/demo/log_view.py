@@ -4,7 +4,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from aggregator.telemetry import EVALUATOR
+from aggregator.insight.telemetry import EVALUATOR
 from broker_topics.bus import Bus, BusRecord, LogReader
 from broker_topics.entry import CommitsReader, Official
 from broker_topics.errors import WireError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from aggregator.genesis import create_task
+from aggregator.chain.genesis import create_task
 from broker_topics.errors import BusError
 from broker_topics.local.cluster import LocalCluster
 from headwater.demo.board import Board

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from aggregator.recovery import Accept
+from aggregator.restore.recovery import Accept
 from aggregator.shell import Aggregator
 from broker_topics.bus import Position
 from broker_topics.chain import settled_in

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from aggregator.replay import replay
+from aggregator.restore.replay import replay
 from broker_topics.kafka import KafkaBus
 from broker_topics.local.cluster import LocalCluster
 from broker_topics.settings import ConnectionSettings

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from aggregator.replay import replay
+from aggregator.restore.replay import replay
 from broker_topics.kafka import KafkaBus
 from broker_topics.local.cluster import LocalCluster
 from broker_topics.settings import ConnectionSettings

@@ -2,7 +2,7 @@
 
 import pytest
 
-from aggregator.staleness import power, staleness_weight
+from aggregator.fold.staleness import power, staleness_weight
 from broker_topics.errors import InvariantError
 from broker_topics.task import TaskSettings
 from tests.folding import Bench, vector

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-import aggregator.core
+import aggregator.fold.core
 import worker.core
 import worker.settling
-from aggregator.core import Fold
-from aggregator.ledger import Ledger
-from aggregator.state import VELOCITY, FoldState
-from aggregator.sweep import Sweeper
-from aggregator.writer import ChainWriter
+from aggregator.chain.sweep import Sweeper
+from aggregator.chain.writer import ChainWriter
+from aggregator.fold.core import Fold
+from aggregator.fold.ledger import Ledger
+from aggregator.fold.state import VELOCITY, FoldState
 from broker_topics.chain import ChainReader
 from broker_topics.entry import Official
 from broker_topics.errors import RejectCode
@@ -215,7 +215,7 @@ def _last_wins() -> Patch:
 
 def _refusals_forgotten() -> Patch:
     """Refusals do not advance the ledger."""
-    return aggregator.core, "SETTLING", frozenset()
+    return aggregator.fold.core, "SETTLING", frozenset()
 
 
 def _swept_too_far() -> Patch:

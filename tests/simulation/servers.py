@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
-from aggregator.recovery import Accept
+from aggregator.restore.recovery import Accept
 from aggregator.shell import Aggregator
 from broker_topics.entry import ChainLostError
 from broker_topics.errors import BusError, InputsLostError, LostRaceError

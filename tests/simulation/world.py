@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from aggregator.genesis import create_task
+from aggregator.chain.genesis import create_task
 from aggregator.verify import Evidence
 from broker_topics.entry import ChainLostError, CommitsReader
 from broker_topics.layout import Layout, Tensor

@@ -2,7 +2,7 @@
 
 import hashlib
 
-from aggregator.core import Fold
+from aggregator.fold.core import Fold
 from broker_topics.codecs import CodecId, encode
 from broker_topics.hashing import tree_hash
 from tests.folding import TASK, Bench, genesis, replayed, scrambled, snapshot

@@ -6,9 +6,9 @@ import threading
 import numpy as np
 import pytest
 
-from aggregator.commands import PAUSE, RESUME
-from aggregator.keyframe import load_keyframe
-from aggregator.replay import replay
+from aggregator.chain.keyframe import load_keyframe
+from aggregator.fold.commands import PAUSE, RESUME
+from aggregator.restore.replay import replay
 from aggregator.serving import Serving
 from aggregator.shell import Aggregator
 from broker_topics.entry import CommitsReader

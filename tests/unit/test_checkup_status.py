@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from aggregator.telemetry import EVALUATOR
+from aggregator.insight.telemetry import EVALUATOR
 from broker_topics.errors import ConfigError
 from broker_topics.memory import MemoryBus
 from broker_topics.memory_log import MemoryLog

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aggregator.cache import KeyframeCache
+from aggregator.chain.cache import KeyframeCache
 from broker_topics import crash_points
 from broker_topics.crash_points import POINTS, Io, heard, passing
 from broker_topics.errors import ConfigError

@@ -127,6 +127,7 @@ def test_files_named_on_the_architecture_page_exist() -> None:
     for line in text.splitlines():
         folder = ROOT
         for name in re.findall(r"`([a-z_]+/[a-z_/]*(?:\.py)?|[a-z_]+\.py|rules/|codecs/)`", line):
-            there = next((path for path in (ROOT / name, folder / name) if path.exists()), None)
+            places = (ROOT / name, folder / name, folder.parent / name)
+            there = next((path for path in places if path.exists()), None)
             assert there is not None, f"{name} does not exist"
-            folder = there if there.is_dir() and there.parent == ROOT else ROOT / there.relative_to(ROOT).parts[0]
+            folder = there if there.is_dir() else there.parent

@@ -8,7 +8,7 @@ import msgpack
 import numpy as np
 import pytest
 
-from aggregator.rules import server_rule
+from aggregator.fold.rules import server_rule
 from broker_topics import codecs, frames, messages, parts, record, topics
 from broker_topics.codecs import sparse
 from broker_topics.errors import RejectCode, WireError

@@ -2,7 +2,7 @@
 
 import pytest
 
-from aggregator.election import (
+from aggregator.leadership.election import (
     Conflict,
     Due,
     Elector,

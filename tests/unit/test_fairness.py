@@ -2,7 +2,7 @@
 
 import pytest
 
-from aggregator.fairness import Fairness, Habit
+from aggregator.fold.fairness import Fairness, Habit
 from broker_topics.errors import WireError
 
 

@@ -5,8 +5,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from aggregator.core import Fold
-from aggregator.state import FoldState
+from aggregator.fold.core import Fold
+from aggregator.fold.state import FoldState
 from broker_topics.chain import continues
 from broker_topics.codecs import CodecId, encode
 from broker_topics.errors import ConfigError, InvariantError, RejectCode, WireError

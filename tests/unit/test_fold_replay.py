@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from aggregator.core import DivergedError, Draft, Fold
-from aggregator.state import FoldState
+from aggregator.fold.core import DivergedError, Draft, Fold
+from aggregator.fold.state import FoldState
 from broker_topics.codecs import CodecId, encode
 from broker_topics.errors import InputsLostError, InvariantError, RejectCode
 from broker_topics.record import Cause, RunKind

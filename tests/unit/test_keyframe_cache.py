@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from aggregator.cache import KeyframeCache
-from aggregator.restart import Replica
+from aggregator.chain.cache import KeyframeCache
+from aggregator.restore.restart import Replica
 from aggregator.shell import Aggregator
 from broker_topics.layout import Layout, Tensor
 from broker_topics.memory import MemoryBus

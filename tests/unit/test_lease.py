@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from aggregator.election import Terms
-from aggregator.lease import KubernetesLease, LeaseElection, LeaseLostError
+from aggregator.leadership.election import Terms
+from aggregator.leadership.lease import KubernetesLease, LeaseElection, LeaseLostError
 from broker_topics.errors import ConfigError, ExitCode
 from headwater.cli import run
 from monitoring.metrics import Metrics

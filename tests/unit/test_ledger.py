@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregator.ledger import MAX_SEQUENCE_JUMP, Ledger
+from aggregator.fold.ledger import MAX_SEQUENCE_JUMP, Ledger
 from broker_topics.errors import RejectCode
 from broker_topics.record import Cause, Decision
 from tests.folding import Bench, snapshot, vector

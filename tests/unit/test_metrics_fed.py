@@ -41,7 +41,7 @@ def test_no_metric_is_declared_that_no_code_touches() -> None:
 
 
 def test_every_label_value_that_code_names_is_used_by_some_code() -> None:
-    source = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "aggregator").glob("*.py"))
+    source = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "aggregator").rglob("*.py"))
     for definition in Metrics.definitions():
         if definition.label in {"stage", "outcome", "kind"}:
             for value in definition.values:

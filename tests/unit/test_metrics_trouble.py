@@ -2,9 +2,9 @@
 
 import pytest
 
-from aggregator.audience import Audience
-from aggregator.fetch_probe import FetchProbe
-from aggregator.outcome import Admission
+from aggregator.fold.outcome import Admission
+from aggregator.insight.audience import Audience
+from aggregator.insight.fetch_probe import FetchProbe
 from broker_topics.entry import CommitsReader
 from broker_topics.errors import RejectCode
 from broker_topics.memory import MemoryBus

@@ -5,9 +5,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from aggregator.core import Fold
-from aggregator.outcome import Admission
-from aggregator.state import FoldState
+from aggregator.fold.core import Fold
+from aggregator.fold.outcome import Admission
+from aggregator.fold.state import FoldState
 from broker_topics.errors import RejectCode
 from broker_topics.record import Cause
 from broker_topics.task import TaskSettings

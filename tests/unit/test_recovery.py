@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from aggregator.commands import PAUSE, RESUME, ROLL_BACK
-from aggregator.recovery import Accept
-from aggregator.replay import replay
+from aggregator.fold.commands import PAUSE, RESUME, ROLL_BACK
+from aggregator.restore.recovery import Accept
+from aggregator.restore.replay import replay
 from aggregator.shell import Aggregator
 from broker_topics.entry import ChainLostError, CommitsReader
 from broker_topics.errors import BusError, ConfigError, InputsLostError, RejectCode

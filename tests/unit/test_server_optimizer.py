@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from aggregator.server_optimizer import Momentum, Sgd, server_optimizer
+from aggregator.fold.server_optimizer import Momentum, Sgd, server_optimizer
 from broker_topics.task import TaskSettings
 from tests.folding import scrambled, vector
 

@@ -5,10 +5,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from aggregator.lease import Told
-from aggregator.outcome import DivergedError
-from aggregator.replay import replay
-from aggregator.restart import Replica
+from aggregator.fold.outcome import DivergedError
+from aggregator.leadership.lease import Told
+from aggregator.restore.replay import replay
+from aggregator.restore.restart import Replica
 from aggregator.shell import Aggregator
 from broker_topics.errors import LostRaceError
 from broker_topics.memory import MemoryBus

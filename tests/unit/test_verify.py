@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from aggregator.keyframe import load_keyframe
+from aggregator.chain.keyframe import load_keyframe
 from aggregator.verify import (
     Acknowledged,
     Demands,

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from aggregator.ledger import Ledger
+from aggregator.fold.ledger import Ledger
 from broker_topics.chain import ChainPosition
 from broker_topics.codecs import decode
 from broker_topics.errors import RejectCode

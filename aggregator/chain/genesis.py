@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
-from aggregator.core import Fold
-from aggregator.inputs import start_vector
-from aggregator.keyframe import keyframe_parts
-from aggregator.state import FoldState
-from aggregator.writer import ChainWriter
+from aggregator.chain.keyframe import keyframe_parts
+from aggregator.chain.writer import ChainWriter
+from aggregator.fold.core import Fold
+from aggregator.fold.state import FoldState
+from aggregator.restore.inputs import start_vector
 from broker_topics.bus import Bus
 from broker_topics.codecs import CodecId, check_fits
 from broker_topics.entry import CommitsReader, Official

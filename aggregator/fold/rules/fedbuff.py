@@ -5,7 +5,7 @@ Source:  Nguyen et al. 2022, arXiv:2106.06639.
 
 from dataclasses import dataclass
 
-from aggregator.rules.base import Arrival
+from aggregator.fold.rules.base import Arrival
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

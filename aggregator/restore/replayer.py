@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from aggregator.core import Fold
-from aggregator.inputs import InputLog
-from aggregator.keyframe import load_keyframe
-from aggregator.outcome import DivergedError
-from aggregator.recovery import Place, replay_forgiving
+from aggregator.chain.keyframe import load_keyframe
+from aggregator.fold.core import Fold
+from aggregator.fold.outcome import DivergedError
+from aggregator.restore.inputs import InputLog
+from aggregator.restore.recovery import Place, replay_forgiving
 from broker_topics.bus import Bus
 from broker_topics.codecs import Encoded
 from broker_topics.errors import InputsLostError, WireError

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from aggregator.core import Fold
+from aggregator.fold.core import Fold
 from broker_topics.bus import Bus
 from broker_topics.frames import frame_crc
 from broker_topics.record import Body, Cause, Decision, Run, RunKind, Step

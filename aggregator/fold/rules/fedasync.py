@@ -5,7 +5,7 @@ Source:  Xie, Koyejo, Gupta 2019, arXiv:1903.03934; x ← x + α s(τ) Δ, which
 
 from dataclasses import dataclass
 
-from aggregator.rules.base import Arrival
+from aggregator.fold.rules.base import Arrival
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ read may have been the next one.
 
 from collections.abc import Sequence
 
-from aggregator.recovery import Accept
+from aggregator.restore.recovery import Accept
 from broker_topics.entry import CommitsReader, Official
 from broker_topics.errors import InputsLostError
 from broker_topics.models_log import ModelsReader

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from aggregator.outcome import Admission
-from aggregator.state import FoldState
+from aggregator.fold.outcome import Admission
+from aggregator.fold.state import FoldState
 from broker_topics.errors import RejectCode
 from monitoring.fleet import Heard, export, fairness, silent_shares
 from monitoring.metrics import Metrics, Window

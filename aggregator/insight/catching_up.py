@@ -2,9 +2,9 @@
 
 import asyncio
 
-from aggregator.committer import Committer
-from aggregator.inputs import updates_behind
-from aggregator.state import FoldState
+from aggregator.chain.committer import Committer
+from aggregator.fold.state import FoldState
+from aggregator.restore.inputs import updates_behind
 from monitoring.health import Readiness
 from monitoring.logs import get_logger
 

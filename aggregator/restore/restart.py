@@ -12,15 +12,15 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from aggregator.cache import KeyframeCache
-from aggregator.chain_check import check_commits, newest_parts, parts_end
-from aggregator.core import Fold
-from aggregator.inputs import check_partitions, end_vector, start_vector
-from aggregator.keyframe import load_keyframe
-from aggregator.log_check import check_inputs
-from aggregator.recovery import Accept
-from aggregator.replayer import Replayer
-from aggregator.state import FoldState
+from aggregator.chain.cache import KeyframeCache
+from aggregator.chain.keyframe import load_keyframe
+from aggregator.fold.core import Fold
+from aggregator.fold.state import FoldState
+from aggregator.restore.chain_check import check_commits, newest_parts, parts_end
+from aggregator.restore.inputs import check_partitions, end_vector, start_vector
+from aggregator.restore.log_check import check_inputs
+from aggregator.restore.recovery import Accept
+from aggregator.restore.replayer import Replayer
 from broker_topics.bus import Bus
 from broker_topics.entry import ChainLostError, CommitsReader, Official, check_task, entry
 from broker_topics.errors import ConfigError, InputsLostError, InvariantError

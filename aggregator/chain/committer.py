@@ -10,16 +10,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from aggregator.cache import KeyframeCache, remember
-from aggregator.core import Admission, Draft
-from aggregator.inputs import check_partitions, end_vector
-from aggregator.keyframe import keyframe_parts
-from aggregator.log_lag import LogLag
-from aggregator.observer import Observer
-from aggregator.rejects import rejects
-from aggregator.state import FoldState
-from aggregator.sweep import KEEP_MS, Sweeper
-from aggregator.writer import ChainWriter, Parts
+from aggregator.chain.cache import KeyframeCache, remember
+from aggregator.chain.keyframe import keyframe_parts
+from aggregator.chain.rejects import rejects
+from aggregator.chain.sweep import KEEP_MS, Sweeper
+from aggregator.chain.writer import ChainWriter, Parts
+from aggregator.fold.core import Admission, Draft
+from aggregator.fold.state import FoldState
+from aggregator.insight.log_lag import LogLag
+from aggregator.insight.observer import Observer
+from aggregator.restore.inputs import check_partitions, end_vector
 from broker_topics.bus import Bus
 from broker_topics.crash_points import Io, passing
 from broker_topics.entry import Official

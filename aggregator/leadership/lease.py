@@ -11,7 +11,7 @@ from http import HTTPStatus
 from secrets import token_hex
 from typing import TYPE_CHECKING, Protocol
 
-from aggregator.election import (
+from aggregator.leadership.election import (
     Conflict,
     Due,
     Elector,

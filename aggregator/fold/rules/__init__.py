@@ -1,9 +1,9 @@
 """The server rules, a file each."""
 
-from aggregator.rules.base import Arrival, Rule
-from aggregator.rules.buffered import Buffered
-from aggregator.rules.fedasync import FedAsync
-from aggregator.rules.fedbuff import FedBuff
+from aggregator.fold.rules.base import Arrival, Rule
+from aggregator.fold.rules.buffered import Buffered
+from aggregator.fold.rules.fedasync import FedAsync
+from aggregator.fold.rules.fedbuff import FedBuff
 from broker_topics.task import TaskSettings
 
 __all__ = ["Arrival", "Buffered", "FedAsync", "FedBuff", "Rule", "server_rule"]

@@ -9,14 +9,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from aggregator.commands import judge_command
-from aggregator.fairness import Habit
-from aggregator.gate import SETTLING, Passed, judge
-from aggregator.outcome import Admission, Consumed, DivergedError, Draft, admission
-from aggregator.rules import Arrival, server_rule
-from aggregator.server_optimizer import server_optimizer
-from aggregator.staleness import staleness_weight
-from aggregator.state import FoldState
+from aggregator.fold.commands import judge_command
+from aggregator.fold.fairness import Habit
+from aggregator.fold.gate import SETTLING, Passed, judge
+from aggregator.fold.outcome import Admission, Consumed, DivergedError, Draft, admission
+from aggregator.fold.rules import Arrival, server_rule
+from aggregator.fold.server_optimizer import server_optimizer
+from aggregator.fold.staleness import staleness_weight
+from aggregator.fold.state import FoldState
 from broker_topics.codecs import CodecId, Decoded, Encoded, decode, encode, prepare
 from broker_topics.errors import InputsLostError, InvariantError, WireError
 from broker_topics.frames import frame_crc

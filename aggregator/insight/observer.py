@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from aggregator.audience import Audience
-from aggregator.core import Admission
-from aggregator.rules import server_rule
-from aggregator.state import FoldState
+from aggregator.fold.core import Admission
+from aggregator.fold.rules import server_rule
+from aggregator.fold.state import FoldState
+from aggregator.insight.audience import Audience
 from broker_topics.entry import Official
 from broker_topics.errors import RejectCode
 from broker_topics.parts import DELTA

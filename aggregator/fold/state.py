@@ -7,9 +7,9 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from aggregator.fairness import Fairness
-from aggregator.ledger import Ledger
-from aggregator.server_optimizer import server_optimizer
+from aggregator.fold.fairness import Fairness
+from aggregator.fold.ledger import Ledger
+from aggregator.fold.server_optimizer import server_optimizer
 from broker_topics.errors import ConfigError, RejectCode, WireError
 from broker_topics.hashing import tree_hash
 from broker_topics.hidden import HiddenModel

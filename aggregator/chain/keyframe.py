@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 
-from aggregator.cache import KeyframeCache
-from aggregator.state import FoldState
+from aggregator.chain.cache import KeyframeCache
+from aggregator.fold.state import FoldState
 from broker_topics.crash_points import Io, passing
 from broker_topics.errors import InvariantError, WireError
 from broker_topics.follow import task_blob

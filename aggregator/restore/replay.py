@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from aggregator.core import Fold
-from aggregator.inputs import end_vector, start_vector
-from aggregator.keyframe import load_keyframe
-from aggregator.replayer import Progress, Replayer
-from aggregator.state import FoldState
+from aggregator.chain.keyframe import load_keyframe
+from aggregator.fold.core import Fold
+from aggregator.fold.state import FoldState
+from aggregator.restore.inputs import end_vector, start_vector
+from aggregator.restore.replayer import Progress, Replayer
 from broker_topics.bus import Bus
 from broker_topics.entry import CommitsReader, check_task
 from broker_topics.errors import ConfigError, InputsLostError

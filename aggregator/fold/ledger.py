@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from aggregator.fairness import Habit
+from aggregator.fold.fairness import Habit
 from broker_topics.errors import RejectCode, WireError
 from broker_topics.record import Decision
 from broker_topics.task import REMEMBERED

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
-from aggregator.core import Fold
-from aggregator.inputs import InputLog
-from aggregator.recovery import Accept, fill_up
+from aggregator.fold.core import Fold
+from aggregator.restore.inputs import InputLog
+from aggregator.restore.recovery import Accept, fill_up
 from broker_topics.bus import Bus
 from broker_topics.errors import InputsLostError
 from broker_topics.frames import frame_crc

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from aggregator.rules.base import Arrival
+from aggregator.fold.rules.base import Arrival
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from aggregator.outcome import Admission
+from aggregator.fold.outcome import Admission
 from broker_topics.errors import RejectCode
 from broker_topics.messages import Reject
 from broker_topics.record import Body, RunKind

@@ -7,7 +7,7 @@ payload (lengths, decompression, values, finite) → norm.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from aggregator.state import FoldState
+from aggregator.fold.state import FoldState
 from broker_topics.codecs import Decoded, decode
 from broker_topics.errors import RejectCode, WireError
 from broker_topics.frames import FrameKind, frame_crc, unpack

@@ -6,9 +6,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from aggregator.cache import KeyframeCache
-from aggregator.recovery import Accept
-from aggregator.restart import Replica, Restored
+from aggregator.chain.cache import KeyframeCache
+from aggregator.restore.recovery import Accept
+from aggregator.restore.restart import Replica, Restored
 from broker_topics.bus import Bus, OffsetGoneError
 from broker_topics.entry import ChainLostError
 from broker_topics.errors import BusError, InputsLostError

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from aggregator.gate import Passed, Refused
+from aggregator.fold.gate import Passed, Refused
 from broker_topics.codecs import CodecId
 from broker_topics.errors import InvariantError
 from broker_topics.record import Body, Decision, Run, RunKind

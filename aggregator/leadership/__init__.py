@@ -1,0 +1,1 @@
+"""Elects which of several processes is to write the chain."""
