@@ -21,8 +21,11 @@ CREATOR = (Io.CREATE_TOPICS, Io.PART, Io.APPEND, Io.READ_BACK, Io.HEAD)
 STARTING = (Io.READ_HEAD, Io.READ_COMMITS, Io.READ_KEYFRAME, Io.READ_ENDS, Io.READ_INPUTS)
 SERVING = (
     *(Io.FETCH, Io.PART, Io.APPEND, Io.READ_BACK, Io.REJECT, Io.HEAD, Io.SWEEP_READ, Io.TOMBSTONE),
-    *(Io.CACHE_STORE, Io.WATCH, Io.READ_TELEMETRY),
+    *(Io.CACHE_STORE, Io.READ_TELEMETRY),
 )
+IDLE = (Io.WATCH,)
+"""What an aggregator does only while nobody sends."""
+
 DEVICE = (
     *(Io.OUTBOX_OPEN, Io.OUTBOX_WRITE, Io.STORE_TRAINING, Io.STORE_BEFORE_SEND, Io.STORE_OFFSET, Io.STORE_SETTLED),
     *(Io.STORE_GIVEN_BACK, Io.ENTER, Io.FOLLOW, Io.PRODUCE, Io.SEND_TELEMETRY),
@@ -42,7 +45,7 @@ async def crash_points(ground: Ground) -> None:
     """Every point once."""
     for point in points_of(*CREATOR):
         await create_dies_at(ground, point)
-    await aggregators_die_at(ground, points_of(*SERVING, *STARTING))
+    await aggregators_die_at(ground, points_of(*IDLE, *SERVING, *STARTING))
     await devices_die_at(ground, points_of(*DEVICE))
 
 
@@ -64,9 +67,14 @@ async def aggregators_die_at(ground: Ground, points: Sequence[str]) -> None:
     rng = ground.rng("aggregators", *points)
     async with ground.fleet(await ground.shared()) as (fleet, bus):
         await fleet.create(keyframe_every=3, max_staleness=4)
+        idle = points_of(*IDLE)
+        for point in idle:
+            if point in points:
+                async with ground.run(f"aggregator dies at {point}"):
+                    await dies_at(fleet, f"{point}:1", aggregator)
         workers = [fleet.worker("w-0", "w-3", PACE_S="0.02"), fleet.worker("w-6", PACE_S="0.5")]
         seen: list[bytes] = []
-        for point in points:
+        for point in [other for other in points if other not in idle]:
             async with ground.run(f"aggregator dies at {point}"), sending_rubbish(fleet, bus):
                 count = 1 if Io(point.partition(":")[0]) in STARTING else int(rng.integers(1, 4))
                 await dies_at(fleet, f"{point}:{count}", aggregator)
