@@ -17,10 +17,10 @@ from aggregator.fold.rules import Arrival, server_rule
 from aggregator.fold.server_optimizer import server_optimizer
 from aggregator.fold.staleness import staleness_weight
 from aggregator.fold.state import FoldState
-from broker_topics.codecs import CodecId, Decoded, Encoded, decode, encode, prepare
+from aggregator.fold.total import Total
+from broker_topics.codecs import CodecId, Decoded, Encoded, decode, encode
 from broker_topics.errors import InputsLostError, InvariantError, WireError
 from broker_topics.frames import frame_crc
-from broker_topics.layout import Vector
 from broker_topics.messages import Delta, Update
 from broker_topics.record import Body, Cause, Decision, RunKind, Step
 
@@ -39,8 +39,7 @@ class Fold:
         self._rule = server_rule(state.settings)
         self._optimizer = server_optimizer(state.settings)
         self._freshness = staleness_weight(state.settings)
-        self._total: Vector = np.zeros(state.layout.size, dtype=np.float32)
-        prepare(self._total)
+        self._total = Total(state.layout.size)
         self._consumed = Consumed()
         self._hashes = hashes or self._hash()
 
@@ -207,7 +206,7 @@ class Fold:
             correction, relative_share = state.fairness.correction(habit), state.fairness.relative_share(habit)
             arrival = Arrival(correction, relative_share, freshness, habit.freshness, update.work)
             weight = float(np.float32(self._rule.weight(arrival)))
-        decoded.add_to(self._total, weight)
+        self._total.add(decoded, weight, size=update.encoded.payload_bytes)
         decision = Decision(crc, weight)
         self._settle(update, decision, habit)
         self.pending += 1
@@ -232,11 +231,12 @@ class Fold:
     def _follow(self, body: Body, delta: Encoded) -> None:
         """One server step of somebody else: its delta and its hashes are those of the chain."""
         state = self.state
-        self._optimizer.update(state.x, self._total, state.velocity, divisor=max(self._rule.buffer_size, self.pending))
+        divisor = max(self._rule.buffer_size, self.pending)
+        self._optimizer.update(state.x, self._total.vector(), state.velocity, divisor=divisor)
         state.model.advance(decode(delta), inputs=self.pending, horizon=state.settings.served_horizon)
         self._hashes = body.state_hash, body.hidden_hash, body.served_hash
         state.turn(base_hash=body.base_hash, max_staleness=body.max_staleness)
-        self._total.fill(0.0)
+        self._total.clear()
 
     def _advance(self, max_staleness: int | None) -> tuple[bytes, float]:
         """One server step: the Delta frame that it publishes, and its norm.
@@ -245,10 +245,11 @@ class Fold:
         """
         state, model = self.state, self.state.model
         divisor = max(self._rule.buffer_size, self.pending)
-        self._optimizer.update(state.x, self._total, state.velocity, divisor=divisor)
-        np.subtract(state.x, model.hidden, out=self._total)
+        total = self._total.vector()
+        self._optimizer.update(state.x, total, state.velocity, divisor=divisor)
+        np.subtract(state.x, model.hidden, out=total)
         try:
-            encoded = encode(self._total, CodecId.SPARSE, density=state.settings.downlink_density)
+            encoded = encode(total, CodecId.SPARSE, density=state.settings.downlink_density)
         except WireError as error:
             raise InvariantError("the model left the range of float32; lower server_learning_rate") from error
         base_hash = state.bases[model.version]
@@ -258,7 +259,7 @@ class Fold:
         if max_staleness is None:
             max_staleness = state.chosen_staleness(self._rule.buffer_size)
         state.turn(base_hash=self._hashes[1][: len(base_hash)], max_staleness=max_staleness)
-        self._total.fill(0.0)
+        self._total.clear()
         layout, version = state.layout.fingerprint, model.version
         delta = Delta(task=self.task, layout=layout, version=version, base_hash=base_hash, encoded=encoded)
         return delta.to_bytes(), decoded.norm

@@ -24,6 +24,7 @@ __all__ = [
     "CodecId",
     "Decoded",
     "Encoded",
+    "add_all",
     "check_fits",
     "codec_of",
     "decode",
@@ -105,6 +106,25 @@ def decode(encoded: Encoded) -> Decoded:
     if encoded.codec is CodecId.SPARSE:
         return _sparse.decode(encoded)
     return _dense.decode(encoded)
+
+
+def add_all(accumulator: Vector, weighted: Sequence[tuple[Decoded, float]]) -> None:
+    """Do `add_to` of each vector with its weight, in order, to the same bits; many sparse ones in one go.
+
+    Raises:  InvariantError: if the accumulator is not a writable float32[size].
+    """
+    run: list[tuple[_sparse.SparseDecoded, np.float32]] = []
+    for decoded, weight in weighted:
+        if run and not run[0][0].joins(decoded):
+            _sparse.add_together(accumulator, run)
+            run = []
+        if isinstance(decoded, _sparse.SparseDecoded) and decoded.joins(decoded):
+            decoded.check(accumulator)
+            run.append((decoded, np.float32(weight)))
+        else:
+            decoded.add_to(accumulator, weight)
+    if run:
+        _sparse.add_together(accumulator, run)
 
 
 def check_fits(codec: CodecId, size: int, max_bytes: int | None) -> None:

@@ -64,11 +64,15 @@ class Decoded(ABC):
 
         Raises:  InvariantError: if the accumulator is not a writable float32[size].
         """
+        self.check(accumulator)
+        self._add(accumulator, np.float32(weight))
+
+    def check(self, accumulator: Vector) -> None:
+        """Raise InvariantError unless this can be added to the accumulator."""
         if accumulator.dtype != np.float32 or accumulator.shape != (self.size,):
             raise InvariantError(f"an accumulator of float32[{self.size}] is needed, not {accumulator.shape}")
         if not accumulator.flags.writeable:  # np.add.at would write all the same
             raise InvariantError("the accumulator is read-only")
-        self._add(accumulator, np.float32(weight))
 
     def to_vector(self) -> Vector:
         """The values as a new float32[size]."""

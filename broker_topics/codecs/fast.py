@@ -26,18 +26,21 @@ _deferred = threading.Event()
 Int8s = npt.NDArray[np.int8]
 Gaps = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 Symbols = npt.NDArray[np.uint8]
+Ends = npt.NDArray[np.int64]
+Tables = npt.NDArray[np.float32]
 
 
 class Kernels(NamedTuple):
-    """The compiled loops; all release the GIL. Those that add check no bounds: only checked vectors may come there.
+    """The compiled loops. Those that add check no bounds: only checked vectors may come there. They release the GIL.
 
     add_int8(accumulator, numbers, scales, weight): accumulator[i] += number[i] · scale[i // 256] · weight.
-    add_gaps(accumulator, gaps, table, symbols): accumulator[place] += table[symbol] along gaps of either width.
-    look(gaps): how many of them carry a value, and the sum of all.
+    add_gaps(accumulator, gaps, ends, tables, symbols): for one vector v after the other, accumulator[place] +=
+    tables[v, symbol] along its gaps, of either width, which end at ends[v].
+    look(gaps): how many of them carry a value, and the sum of all; too short a look to hand the GIL to others.
     """
 
     add_int8: Callable[[Vector, Int8s, Vector, np.float32], None]
-    add_gaps: Callable[[Vector, Gaps, Vector, Symbols], None]
+    add_gaps: Callable[[Vector, Gaps, Ends, Tables, Symbols], None]
     look: Callable[[Gaps], tuple[int, int]]
 
 
@@ -86,12 +89,13 @@ def _compile(numba: Any, *, keep: bool) -> Kernels:
     void, jit = numba.void, numba.njit
     dense = void(sums, read(numba.int8), numbers, numba.float32)
     widths = [read(numba.uint8), read(numba.uint16)]
-    sparse = [void(sums, gaps, numbers, read(numba.uint8)) for gaps in widths]
+    tables = numba.types.Array(numba.float32, 2, "C", readonly=True)
+    sparse = [void(sums, gaps, read(numba.int64), tables, read(numba.uint8)) for gaps in widths]
     two_counts = numba.types.UniTuple(numba.int64, 2)
     return Kernels(
         add_int8=jit(dense, cache=keep, nogil=True)(_add_int8),
         add_gaps=jit(sparse, cache=keep, nogil=True)(_add_gaps),
-        look=jit([two_counts(gaps) for gaps in widths], cache=keep, nogil=True)(_look),
+        look=jit([two_counts(gaps) for gaps in widths], cache=keep)(_look),
     )
 
 
@@ -104,16 +108,21 @@ def _add_int8(accumulator: Vector, numbers: Int8s, scales: Vector, weight: np.fl
             row[index] += np.float32(part[index]) * scale * weight
 
 
-def _add_gaps(accumulator: Vector, gaps: Gaps, table: Vector, symbols: Symbols) -> None:
+def _add_gaps(accumulator: Vector, gaps: Gaps, ends: Ends, tables: Tables, symbols: Symbols) -> None:
     skip = np.uint64(2 ** (8 * gaps.itemsize) - 1)
-    place = value = np.uint64(0)  # unsigned: no test for counting from the end
-    for index in range(len(gaps)):
-        gap = np.uint64(gaps[index])
-        place += gap
-        if gap != skip:
-            accumulator[place] += table[symbols[value]]
-            place += np.uint64(1)
-            value += np.uint64(1)
+    value = np.uint64(0)  # unsigned: no test for counting from the end
+    first = 0
+    for vector in range(len(ends)):
+        table, own = tables[vector], gaps[first : ends[vector]]
+        place = np.uint64(0)
+        for index in range(len(own)):
+            gap = np.uint64(own[index])
+            place += gap
+            if gap != skip:
+                accumulator[place] += table[symbols[value]]
+                place += np.uint64(1)
+                value += np.uint64(1)
+        first = ends[vector]
 
 
 def _look(gaps: Gaps) -> tuple[int, int]:

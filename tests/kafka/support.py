@@ -60,6 +60,8 @@ class Role:
     def lines(self) -> list[dict[str, Any]]:
         """Every whole line of the log; one that is no JSON fails the test."""
         *whole, _ = self.text.split("\n")
+        strange = next((line for line in whole if not line.startswith("{")), None)
+        assert strange is None, f"{self.name} wrote what is no log line: {strange!r}"
         return [json.loads(line) for line in whole]
 
     def kill(self) -> None:

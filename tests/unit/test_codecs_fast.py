@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from broker_topics.codecs import CodecId, Decoded, Encoded, decode, encode, fast, positions
+from broker_topics.codecs import CodecId, Decoded, Encoded, add_all, decode, encode, fast, positions
 from broker_topics.errors import InvariantError, WireError
 from broker_topics.layout import Vector
 from tests.unit.codec_vectors import LARGEST, SUBNORMAL, heavy_tailed
@@ -71,6 +71,34 @@ def test_sparse_adds_the_same_bits_as_numpy_for_every_weight(
         encoded = encode(vector, CodecId.SPARSE, density=density, dense=segments)
         for weight in WEIGHTS:
             assert_same_bits(encoded, heavy_tailed(size, 1), weight, monkeypatch)
+
+
+@pytest.mark.parametrize("size", [2_000, 200_000])
+def test_many_vectors_added_together_give_the_bits_of_one_after_the_other(size: int) -> None:
+    def sparse(seed: int, density: float, *dense: slice) -> Decoded:
+        return decode(encode(heavy_tailed(size, seed), CodecId.SPARSE, density=density, dense=dense))
+
+    mixed = [
+        *(sparse(seed, 0.05) for seed in range(5)),
+        *(sparse(seed, 0.05, slice(10, 300)) for seed in (5, 6)),
+        *(sparse(seed, 0.00002) for seed in (7, 8)),  # gaps of two bytes
+        *(sparse(seed, 0.05) for seed in (9, 10)),
+        decode(encode(heavy_tailed(size, 11), CodecId.INT8)),
+        sparse(12, 0.2),
+    ]
+    weighted = [(decoded, 0.1 * number - 0.4) for number, decoded in enumerate(mixed)]
+    together = heavy_tailed(size, 20)
+    expected = together.copy()
+    for decoded, weight in weighted:
+        decoded.add_to(expected, weight)
+    add_all(together, weighted)
+    np.testing.assert_array_equal(together.view(np.uint32), expected.view(np.uint32))
+
+
+def test_vectors_are_not_added_together_where_they_do_not_fit() -> None:
+    decoded = decode(encode(heavy_tailed(2_000), CodecId.SPARSE))
+    with pytest.raises(InvariantError):
+        add_all(np.zeros(1_999, np.float32), [(decoded, 1.0)])
 
 
 @pytest.mark.parametrize("codec", [CodecId.INT8, CodecId.SPARSE])
