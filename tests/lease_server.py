@@ -1,9 +1,11 @@
-"""A stand-in for the API server that keeps Leases as the real one does: honest resourceVersions, 409 on a conflict.
+"""A stand-in for the API server that keeps Leases as the real one does: honest resourceVersions, 409 on a conflict, 400
+for a time without six decimals.
 
 It runs in threads, speaks HTTP, and can be told to hang, to be slow, to answer with errors or with nonsense, to die.
 """
 
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+_MICRO_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 PREFIX = "/apis/coordination.k8s.io/v1/namespaces/"
 
 
@@ -118,6 +121,8 @@ class LeaseServer:
         there = self.leases.get(key)
         if method == "GET":
             return (200, there) if there else (404, _object(404, "NotFound"))
+        if not all(_MICRO_TIME.fullmatch(given["spec"][name]) for name in ("acquireTime", "renewTime")):
+            return 400, _object(400, "BadRequest")
         if method == "POST":
             return (409, _object(409, "AlreadyExists")) if there else (201, self._store(key, given))
         if there is None:

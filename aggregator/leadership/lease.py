@@ -45,6 +45,11 @@ def clock_s() -> float:
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
+def utc_now() -> datetime:
+    """What people read in the Lease; nothing is decided by it."""
+    return datetime.now(UTC)
+
+
 def own_identity() -> str:
     """The machine or pod, and a random word: never that of a process which was here before."""
     return f"{socket.gethostname()}_{token_hex(4)}"
@@ -77,8 +82,8 @@ class KubernetesLease:
     Raises:  ToolMissingError, ConfigError: there is no client or no cluster.
     """
 
-    def __init__(self, name: str, namespace: str = "") -> None:
-        self.name = name
+    def __init__(self, name: str, namespace: str = "", now: Callable[[], datetime] = utc_now) -> None:
+        self.name, self._now = name, now
         self._client = _client(namespace)
         self.namespace: str = self._client.namespace
         self._acquired: datetime | None = None
@@ -115,7 +120,9 @@ class KubernetesLease:
         from lightkube.models.meta_v1 import ObjectMeta
         from lightkube.resources.coordination_v1 import Lease as Resource
 
-        now = datetime.now(UTC)
+        # The API server takes six decimals and no fewer; on a whole second the client would write none.
+        now = self._now()
+        now = now.replace(microsecond=now.microsecond or 1)
         if self._acquired is None or lease.transitions != self._transitions:
             self._acquired, self._transitions = now, lease.transitions
         return Resource(

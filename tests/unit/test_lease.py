@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from aggregator.leadership.election import Terms
+from aggregator.leadership.election import Lease, Terms
 from aggregator.leadership.lease import KubernetesLease, LeaseElection, LeaseLostError
 from broker_topics.errors import ConfigError, ExitCode
 from headwater.cli import run
@@ -77,6 +78,13 @@ async def test_the_lease_says_what_kubectl_shows(server: LeaseServer) -> None:
         assert spec["acquireTime"] < spec["renewTime"]
         assert spec["renewTime"].endswith("Z")
     assert [method for method, _ in server.requests[:3]] == ["GET", "POST", "PUT"]
+
+
+async def test_a_lease_taken_on_a_whole_second_is_no_time_that_the_api_server_refuses(server: LeaseServer) -> None:
+    store = KubernetesLease("t", now=lambda: datetime(2026, 1, 1, 12, tzinfo=UTC))
+    await store.write(Lease(holder="a", duration_s=2))
+    await store.close()
+    assert server.leases["fleet", "t"]["spec"]["acquireTime"] == "2026-01-01T12:00:00.000001Z"
 
 
 @pytest.mark.parametrize("mode", ["hang", "nonsense", 500, 401, 403, 503])
