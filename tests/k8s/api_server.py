@@ -53,7 +53,8 @@ class ApiServer:
             return 404, {"message": "namespace not found"}, []
         if pod and not self.lax:
             if asked.get("fieldValidation") == "Strict" and "livenessprobe" in pod["containers"][0]:
-                return 400, {"message": "strict decoding error: unknown field"}, []
+                # So does a real one: its server-side apply has no better status for a field that no schema names.
+                return 500, {"message": "failed to create typed patch object: .livenessprobe: field not declared"}, []
             if not pod["securityContext"]["runAsNonRoot"]:
                 words = "would violate PodSecurity restricted: runAsNonRoot"
                 return (403, {"message": words}, []) if resource["kind"] == "Pod" else (200, {}, [words])

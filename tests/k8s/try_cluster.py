@@ -68,13 +68,18 @@ def _misspelt(pod: Resource) -> None:
 
 def try_faults(cluster: Cluster, namespace: str) -> Iterator[str]:
     """One fault each must be refused, or nothing above means anything; yields what was let pass."""
-    for change, why in ((_as_root, "a pod that runs as root"), (_misspelt, "a field that does not exist")):
+    for change, why, told in (
+        (_as_root, "a pod that runs as root", "runAsNonRoot"),
+        (_misspelt, "a field that does not exist", "livenessprobe"),
+    ):
         (deployment,) = pick(moved("production", namespace), "Deployment", "evaluator")
         template = deployment["spec"]["template"]
         change(template["spec"])
-        if not cluster.faults(deployment):
+        heard = [fault for fault in cluster.faults(deployment) if told in fault]
+        if not heard:
             yield f"a Deployment with {why} was taken without a warning"
-        if not any(fault.startswith("4") for fault in cluster.pod_faults(template, namespace)):
+        refused = [f for f in cluster.pod_faults(template, namespace) if told in f and not f.startswith("warning")]
+        if not refused:
             yield f"{why} was taken"
 
 
