@@ -35,6 +35,7 @@ class AggregatorProcess:
                 stderr=sink,
                 env={
                     **os.environ,
+                    "PYTHONDONTWRITEBYTECODE": "",  # as installed: with byte code from the second start on
                     "HEADWATER_LOG_LEVEL": "info",
                     "HEADWATER_LOG_FORMAT": "json",
                     "HEADWATER_AGGREGATOR_PRELOAD": str(preload).lower(),

@@ -6,6 +6,7 @@ is filled up before each kill, kills at random moments. The broker's own restart
 
 import argparse
 import asyncio
+import os
 import shutil
 import signal
 import tempfile
@@ -64,7 +65,7 @@ class _Life:
                     leader.signal(signal.SIGUSR1)
                 await self._next(leader)
                 seconds.append(time.monotonic() - begin)
-                self.place.say(f"{self.way}: kill {len(seconds)}: {seconds[-1]:.2f} s")
+                self.place.say(f"{self.way}: kill {len(seconds)}: {seconds[-1]:.2f} s, load {os.getloadavg()[0]:.1f}")
             await leader.stop()
         finally:
             await self.commits.close()

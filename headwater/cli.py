@@ -4,7 +4,6 @@ import importlib
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -100,6 +99,8 @@ def _expected(error: BaseException) -> Iterator[HeadwaterError]:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version
+
         typer.echo(f"headwater {version('headwater')}")
         raise typer.Exit
 

@@ -2,25 +2,22 @@
 
 import asyncio
 import gc
-import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from typing import TypeVar
 
-from broker_topics import crash_points
 from broker_topics.bus import Bus
 from broker_topics.errors import BusError
 from broker_topics.kafka import KafkaBus
 from broker_topics.patience import Patience
 from broker_topics.settings import ConnectionSettings
 from headwater.sections import AggregatorSettings
-from headwater.settings import Settings, load
 from monitoring.health import HealthServer, Readiness, Stragglers
-from monitoring.logs import configure, get_logger
+from monitoring.logs import get_logger
 from monitoring.loop_lag import EventLoopLag
 from monitoring.metrics import Metrics
 from monitoring.page.history import History
@@ -34,21 +31,6 @@ _TURN_S = 0.001
 Python's own five milliseconds each add up."""
 
 log = get_logger("process")
-
-
-def prepared(bootstrap: str | None, **given: Mapping[str, object]) -> Settings:
-    """The settings of this process, logs set up by them; what the command line gives beats all."""
-    settings = load(given={"connection": {"bootstrap": bootstrap}, **given})
-    configure(level=settings.log.level, format_=settings.log.format)
-    armed = crash_points.arm(os.environ)
-    if armed is not None:
-        log.warning("crash_point_armed", point=armed)
-    return settings
-
-
-def connection(bootstrap: str | None) -> ConnectionSettings:
-    """How to reach the broker: the command line first, then environment, then the settings file."""
-    return prepared(bootstrap).connection
 
 
 def with_bus(settings: ConnectionSettings, work: Callable[[Bus], Awaitable[T]]) -> T:
@@ -82,9 +64,9 @@ def be_punctual() -> None:
     """Set the interpreter up for an event loop beside busy threads; to be called when everything is imported.
 
     What was loaded stays for good, so the garbage collector need not look at it again and again: a full look at a
-    compiler's objects takes a tenth of a second, and nothing else runs meanwhile.
+    compiler's objects takes a tenth of a second, and nothing else runs meanwhile. The little garbage among it stays
+    too: looking for it would be such a look.
     """
-    gc.collect()
     gc.freeze()
     sys.setswitchinterval(_TURN_S)
 

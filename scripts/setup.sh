@@ -69,3 +69,6 @@ else
 fi
 install "$@" || fail "the packages could not be installed: check the network, the disk (lines above), then run make again"
 install --no-deps --no-build-isolation --editable . || fail "this checkout could not be installed (lines above)"
+# Byte code of what the aggregator imports: half of its start, at every start, where programs are forbidden to write it.
+PYTHONDONTWRITEBYTECODE='' "$venv/bin/python" -c 'import headwater.aggregating, numba' ||
+    fail "this checkout does not run (lines above)"

@@ -1,27 +1,11 @@
 """`headwater aggregator`: the one process that advances a task's model."""
 
-import asyncio
-import signal
-from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from aggregator.chain.cache import KeyframeCache
-from aggregator.leadership.election import Terms
-from aggregator.leadership.lease import KubernetesLease, LeaseElection, Told, own_identity
-from aggregator.restore.recovery import Accept
-from aggregator.shell import Aggregator
-from broker_topics.bus import Bus
-from broker_topics.codecs import defer_kernels, load_kernels
-from broker_topics.errors import ConfigError
+from headwater.hurry import hurried
 from headwater.options import Bootstrap, Task
-from headwater.process import Shown, observed, prepared, serve, told_by
-from headwater.sections import LeaseSettings
-from headwater.settings import Settings
-from monitoring.metrics import Metrics
-from monitoring.page.history import History
 
 
 def command(
@@ -55,53 +39,10 @@ def command(
     Kubernetes a second one with --standby follows in the same way, and `kill -USR1` makes it lead.
     """
     given = {"listen_port": listen_port, "listen_host": listen_host, "fleet_page": fleet_page, "cache_dir": cache_dir}
-    settings = prepared(bootstrap, aggregator=given)
-    if standby and settings.lease.name:
-        raise ConfigError(
-            "with HEADWATER_LEASE_NAME every aggregator stands by until the Lease is its own: drop --standby"
-        )
-    accept = Accept(loss=accept_loss, divergence=accept_divergence)
-    cohorts = [name.strip() for name in settings.aggregator.cohorts.split(",") if name.strip()]
-    metrics = Metrics(task=task, cohorts=cohorts)
-    (load_kernels if settings.aggregator.preload else defer_kernels)()
-    serve(settings.connection, partial(_work, task, settings, metrics, accept, standby))
+    with hurried():
+        from headwater.prepared import prepared
 
-
-async def _work(
-    task: str, settings: Settings, metrics: Metrics, accept: Accept, standby: bool, bus: Bus, stop: asyncio.Event
-) -> None:
-    own = settings.aggregator
-    history = History() if own.fleet_page else None
-    aggregator = Aggregator(
-        bus=bus,
-        task=task,
-        metrics=metrics,
-        stop=stop,
-        accept=accept,
-        patience_s=settings.connection.connect_patience_s,
-        straggler_places=own.straggler_places,
-        keep_parts_s=own.keep_parts_s,
-        history=history,
-        cache=KeyframeCache(Path(own.cache_dir), task) if own.cache_dir else None,
-    )
-    if settings.lease.name:
-        aggregator.election = await asyncio.to_thread(_election, settings.lease, metrics)
-    elif standby:
-        aggregator.election = Told(told_by(signal.SIGUSR1))
-    async with observed(
-        metrics,
-        aggregator.readiness,
-        settings=own,
-        stragglers=aggregator.stragglers,
-        shown=Shown(task=task, history=history) if history else None,
-    ):
-        await aggregator.run()
-
-
-def _election(settings: LeaseSettings, metrics: Metrics) -> LeaseElection:
-    return LeaseElection(
-        store=KubernetesLease(settings.name, settings.namespace),
-        terms=Terms.of(settings.duration_s),
-        metrics=metrics,
-        identity=settings.identity or own_identity(),
-    )
+        settings = prepared(bootstrap, aggregator=given)
+        from aggregator.restore.recovery import Accept
+        from headwater.aggregating import aggregate
+    aggregate(task, settings, accept=Accept(loss=accept_loss, divergence=accept_divergence), standby=standby)

@@ -15,7 +15,8 @@ from broker_topics.messages import Control
 from broker_topics.record import Decision
 from broker_topics.topics import Topic, topic_name
 from headwater.options import Bootstrap, Task
-from headwater.process import connection, with_bus
+from headwater.prepared import connection
+from headwater.process import with_bus
 
 app = typer.Typer(no_args_is_help=True)
 

@@ -12,7 +12,7 @@ from broker_topics.errors import ExitCode
 from headwater.checkup.examine import examine
 from headwater.checkup.finding import as_json, console, healthy, table
 from headwater.options import Bootstrap, Task
-from headwater.process import prepared
+from headwater.prepared import prepared
 
 
 def command(

@@ -11,7 +11,8 @@ from broker_topics.patience import unless
 from headwater.evaluator import Evaluator
 from headwater.loading import made_by
 from headwater.options import Bootstrap, Task
-from headwater.process import prepared, reach, serve
+from headwater.prepared import prepared
+from headwater.process import reach, serve
 
 
 def command(

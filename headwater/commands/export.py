@@ -9,7 +9,8 @@ from broker_topics.bus import Bus
 from broker_topics.follow import Follower
 from headwater.model_file import check_ending, write_model
 from headwater.options import Bootstrap, Task
-from headwater.process import connection, with_bus
+from headwater.prepared import connection
+from headwater.process import with_bus
 
 
 def command(

@@ -9,7 +9,8 @@ from rich.progress import Progress
 from aggregator.restore.replay import Replayed, replay
 from broker_topics.bus import Bus
 from headwater.options import Bootstrap, Task
-from headwater.process import connection, with_bus
+from headwater.prepared import connection
+from headwater.process import with_bus
 
 
 def command(

@@ -13,7 +13,8 @@ from headwater.checkup.finding import as_json, console, healthy
 from headwater.checkup.neighbour import Neighbour, ask
 from headwater.checkup.status import judge, screen
 from headwater.options import Bootstrap, Task
-from headwater.process import prepared, with_bus
+from headwater.prepared import prepared
+from headwater.process import with_bus
 
 
 def command(

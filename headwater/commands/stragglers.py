@@ -15,7 +15,8 @@ from headwater.checkup.finding import console
 from headwater.checkup.stragglers import Order, Straggler, read_stragglers
 from headwater.checkup.words import span
 from headwater.options import Bootstrap, Task
-from headwater.process import connection, with_bus
+from headwater.prepared import connection
+from headwater.process import with_bus
 
 _ANSWER_S = 10.0
 

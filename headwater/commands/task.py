@@ -14,7 +14,8 @@ from broker_topics.follow import Follower
 from broker_topics.task import TaskSettings
 from headwater.loading import made_by
 from headwater.options import Bootstrap, Task
-from headwater.process import connection, with_bus
+from headwater.prepared import connection
+from headwater.process import with_bus
 
 app = typer.Typer(help="Make a task (one model being trained) and show its settings.", no_args_is_help=True)
 

@@ -9,7 +9,8 @@ from broker_topics.errors import ConfigError
 from broker_topics.provision import apply_topics, compare_topics
 from broker_topics.topics import TopicDifference, TopicSpec, topic_specs
 from headwater.options import Bootstrap, Task
-from headwater.process import connection, with_bus
+from headwater.prepared import connection
+from headwater.process import with_bus
 
 app = typer.Typer(help="Create a task's topics, or show how they differ from the table.", no_args_is_help=True)
 

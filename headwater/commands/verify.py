@@ -18,7 +18,8 @@ from aggregator.verify.evidence import from_lines
 from broker_topics.bus import Bus
 from broker_topics.errors import ConfigError, ExitCode
 from headwater.options import Bootstrap, Task
-from headwater.process import connection, with_bus
+from headwater.prepared import connection
+from headwater.process import with_bus
 
 
 def command(

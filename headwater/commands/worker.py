@@ -11,7 +11,8 @@ import typer
 from broker_topics.errors import ConfigError
 from headwater.loading import made_by
 from headwater.options import Bootstrap
-from headwater.process import prepared, stop_on_signals
+from headwater.prepared import prepared
+from headwater.process import stop_on_signals
 from headwater.sections import WorkerSettings
 from worker import Limits, Worker, torch_threads
 

@@ -16,7 +16,7 @@ from broker_topics.local.cluster import LocalCluster
 from broker_topics.memory import MemoryBus
 from broker_topics.memory_log import MemoryLog
 from headwater.demo.data import HeldOut
-from headwater.process import connection
+from headwater.prepared import connection
 from monitoring.logs import configure
 
 
