@@ -187,14 +187,9 @@ class Session:
                 self._spawn("train", self._train(effect))
             case Report():
                 self._parts.report(effect)
-                if (
-                    effect.kind is Kind.TRAINED
-                    and self._parts.telemetry
-                    and self._parts.clock() >= self._telemetry_at_s
-                ):
+                if effect.kind is Kind.TRAINED and self._telemetry_is_due():
                     self._telemetry_at_s = self._parts.clock() + _TELEMETRY_PAUSE_S
-                    if "telemetry" not in self._tasks:
-                        self._spawn("telemetry", self._telemetry(effect))
+                    self._spawn("telemetry", self._telemetry(effect))
 
     async def _store(self, state: DeviceState) -> None:
         """Nothing goes on before the state is safe; a full disk is waited out, as training again would cost more."""
@@ -237,7 +232,7 @@ class Session:
         await self._tell(await self._parts.run_training(lambda: self._parts.training.once(effect, start)))
 
     def _telemetry_is_due(self) -> bool:
-        idle = "telemetry" not in self._tasks
+        idle = "telemetry" not in self._tasks and not self._parts.halt.is_set()
         return self._parts.telemetry and idle and self._parts.clock() >= self._telemetry_at_s
 
     async def _telemetry(self, trained: Report) -> None:

@@ -50,7 +50,7 @@ def header(snapshot: Snapshot) -> Panel:
     """Who, where, how far."""
     line = Text.assemble(
         ("Headwater", "bold"),
-        f" {clock(snapshot.elapsed_s)}",
+        f" {clock(snapshot.elapsed_s)}" if snapshot.begun else " starting",
         "   version ",
         (str(snapshot.model_version), "bold"),
         "   updates ",

@@ -173,6 +173,7 @@ class _Run:
             arrivals=tuple(log.arrivals),
             served_hash=log.served_hash,
             chain_head=log.chain_head,
+            begun=self._board.training,
             page_url=self._plan.page_url,
         )
 

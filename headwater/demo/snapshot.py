@@ -83,6 +83,7 @@ class Snapshot:
     held_out: HeldOut
     target: float
     elapsed_s: float
+    """Seconds since the first training; before it, since the run was prepared."""
     model_version: int
     updates_accepted: int
     updates_per_s: float
@@ -105,6 +106,8 @@ class Snapshot:
     arrivals: tuple[Arrival, ...]
     served_hash: str
     chain_head: str
+    begun: bool = True
+    """Whether a device has trained; before that, processes are starting."""
     page_url: str = ""
     """Where a browser shows the same run, as long as it lasts."""
 

@@ -64,6 +64,7 @@ class PlainLines:
     def __init__(self, file: IO[str]) -> None:
         self._file = file
         self._next_line_s = 0.0
+        self._begun = False
         self._told = 0
         self._invited_pid: int | None = None
 
@@ -81,6 +82,8 @@ class PlainLines:
             self._write(f"[{clock(snapshot.elapsed_s)}] {happening}")
         self._told = len(snapshot.happenings)
         self._invite(snapshot)
+        if snapshot.begun and not self._begun:
+            self._begun, self._next_line_s = True, 0.0  # the clock begins anew
         if snapshot.elapsed_s >= self._next_line_s:
             self._next_line_s = snapshot.elapsed_s + LINE_EVERY_S
             self._write(plain_line(snapshot))
@@ -97,6 +100,8 @@ class PlainLines:
 
 def plain_line(snapshot: Snapshot) -> str:
     """One line that says how the run stands."""
+    if not snapshot.begun:
+        return f"[{clock(snapshot.elapsed_s)}] processes are starting; the clock begins anew with the first training"
     accuracy = f"{snapshot.accuracy:.1%}" if snapshot.evaluations else "not judged yet"
     offline = sum(device.activity == "offline" for device in snapshot.devices)
     return (

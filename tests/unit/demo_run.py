@@ -45,6 +45,7 @@ def a_run(
     staleness: Mapping[int, int] | None = None,
     updates_accepted: int = 1800,
     uplink_bytes: int = 1_368_000,
+    begun: bool = True,
 ) -> Snapshot:
     return Snapshot(
         task="watch",
@@ -53,6 +54,7 @@ def a_run(
         held_out="windows",
         target=0.93,
         elapsed_s=elapsed_s,
+        begun=begun,
         model_version=360,
         updates_accepted=updates_accepted,
         updates_per_s=20.0,

@@ -146,3 +146,14 @@ def test_small_helpers_say_numbers_as_people_do() -> None:
     assert human_bytes(43_500) == "43.5 kB"
     assert human_bytes(2e18) == "2000000 TB"
     assert staleness_buckets({}) == [("0", 0)]
+
+
+def test_lines_begin_anew_with_the_first_training() -> None:
+    file = io.StringIO()
+    view = PlainLines(file)
+    for begun, elapsed_s in ((False, 0.0), (False, 12.0), (True, 0.5), (True, 1.0), (True, 5.6)):
+        view.show(a_run(begun=begun, elapsed_s=elapsed_s))
+
+    lines = [line for line in file.getvalue().splitlines() if "starting;" in line or "version" in line]
+    assert [line.split()[0] for line in lines] == ["[0:00]", "[0:12]", "[0:00]", "[0:05]"]
+    assert ["starting;" in line for line in lines] == [True, True, False, False]

@@ -1,4 +1,4 @@
-"""A device that is stopped while its outbox is being written."""
+"""A device that is stopped while it trains, or while its outbox is being written."""
 
 import asyncio
 import threading
@@ -8,6 +8,7 @@ import numpy as np
 
 from broker_topics.memory import MemoryBus
 from broker_topics.memory_log import MemoryLog
+from broker_topics.topics import Topic, topic_name
 from tests.fleet import LAYOUT, make_task, running
 from worker import LocalResult, TrainContext, Worker
 from worker.outbox import SqliteOutbox
@@ -33,6 +34,15 @@ class SlowOutbox(SqliteOutbox):
         self.inside -= 1
 
 
+class DeafToTelemetry(MemoryBus):
+    """What a device says of itself never arrives."""
+
+    async def partition_for(self, topic: str, key: bytes) -> int:
+        if topic == topic_name("watch", Topic.TELEMETRY):
+            await asyncio.Event().wait()
+        return await super().partition_for(topic, key)
+
+
 async def test_a_device_that_is_stopped_in_the_middle_of_a_store_ends_it_before_the_next(tmp_path: Path) -> None:
     def train(model: dict[str, np.ndarray], context: TrainContext) -> LocalResult:
         model["b"] += np.float32(0.1)
@@ -49,3 +59,26 @@ async def test_a_device_that_is_stopped_in_the_middle_of_a_store_ends_it_before_
             worker.stop()
             await life
     assert not outbox.overtaken.is_set()
+
+
+async def test_a_device_that_is_stopped_while_it_trains_leaves_nothing_running(tmp_path: Path) -> None:
+    begun, stopped = threading.Event(), threading.Event()
+
+    def train(model: dict[str, np.ndarray], context: TrainContext) -> LocalResult:
+        begun.set()
+        stopped.wait(10)
+        model["b"] += np.float32(0.1)
+        return LocalResult(num_examples=3, num_steps=20)
+
+    model = {tensor.name: np.zeros(tensor.shape, np.float32) for tensor in LAYOUT.tensors}
+    async with MemoryBus(MemoryLog()) as bus:
+        await make_task(bus, "watch", buffer_size=1)
+        worker = Worker(task="watch", client_id="a", model=model, train=train, bus=bus, outbox=SqliteOutbox(tmp_path))
+        before = asyncio.all_tasks()
+        life = asyncio.create_task(worker.serve())
+        assert await asyncio.to_thread(begun.wait, 10)
+        worker.stop()
+        await asyncio.sleep(0)
+        stopped.set()
+        await life
+        assert asyncio.all_tasks() - before == set()
