@@ -4,6 +4,9 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 PACKAGES := broker_topics worker aggregator monitoring headwater
 
+# Containers often set this. Our targets start hundreds of Pythons, and each would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check drill chaos soak bench bench-recovery lock k8s-tools k8s-test clean
 
