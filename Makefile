@@ -24,7 +24,7 @@ demo: $(READY) ## Twenty smartwatches train one model over a real Kafka; ARGS="-
 	@$(PY) -m headwater demo $(ARGS)
 
 test: $(READY) ## All tests, those on a real Kafka included; ARGS="-k name" chooses
-	$(PY) -m pytest -n 2 --dist loadfile $(ARGS)
+	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(READY) ## Style, types, doctests and the rule of layers
 	$(PY) -m ruff check

@@ -4,8 +4,25 @@ import logging
 import os
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+LONGEST = (
+    *("kafka/test_demo", "kafka/test_first_fleet", "kafka/test_chaos", "unit/test_simulation", "kafka/test_broker"),
+    *("kafka/test_large_model", "k8s/test_image", "kafka/test_takeover", "kafka/", "k8s/"),
+)
+"""Beginnings of paths in the order in which their files start; whatever else there is fills the gaps at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, so that of several processes none is left alone with one of them."""
+
+    def turn(item: pytest.Item) -> int:
+        path = item.path.relative_to(Path(__file__).parent).as_posix()
+        return next((place for place, begins in enumerate(LONGEST) if path.startswith(begins)), len(LONGEST))
+
+    items.sort(key=turn)
 
 
 @pytest.fixture
