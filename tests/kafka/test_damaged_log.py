@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from aggregator.restore.replay import replay
+from broker_topics import models_log
 from broker_topics.kafka import KafkaBus
 from broker_topics.local.cluster import LocalCluster
 from broker_topics.settings import ConnectionSettings
@@ -31,7 +32,7 @@ async def damage(cluster: LocalCluster) -> dict[str, Made]:
     await cluster.start()
     names = ("cut", "other", "chain", "models")
     async with KafkaBus(ConnectionSettings(bootstrap=cluster.bootstrap)) as bus:
-        tasks = dict(zip(names, [await make(bus, name) for name in names], strict=True))
+        tasks = dict(zip(names, await asyncio.gather(*(make(bus, name) for name in names)), strict=True))
     await cluster.stop_node()
     for name in ("cut", "other"):
         made = tasks[name]
@@ -99,7 +100,8 @@ async def test_a_chain_cut_from_the_log_stops_the_command_with_76_and_goes_on_on
         await goes_on(bus, "chain", "another")
 
 
-async def test_a_models_topic_cut_short_needs_nobody(bus: KafkaBus) -> None:
+async def test_a_models_topic_cut_short_needs_nobody(bus: KafkaBus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models_log, "_FETCH_S", 3.0)  # how long each reader waits for a part that is gone
     async with running(bus, "models") as aggregator:
         await until(lambda: (metric(aggregator, "headwater_chain_length") or 0) > VERSIONS, within_s=60)
         await goes_on(bus, "models")

@@ -9,6 +9,7 @@ from aggregator.fold.commands import PAUSE, RESUME, ROLL_BACK
 from aggregator.restore.recovery import Accept
 from aggregator.restore.replay import replay
 from aggregator.shell import Aggregator
+from broker_topics import models_log
 from broker_topics.entry import ChainLostError, CommitsReader
 from broker_topics.errors import BusError, ConfigError, InputsLostError, RejectCode
 from broker_topics.follow import Follower
@@ -312,7 +313,8 @@ async def test_an_empty_chain_beside_a_model_is_a_loss_and_no_new_task(bus):
         await serve_until(bus, 4, loss=True)
 
 
-async def test_a_models_topic_cut_short_is_mended_by_a_keyframe_although_nobody_can_send(bus):
+async def test_a_models_topic_cut_short_is_mended_by_a_keyframe_although_nobody_can_send(bus, monkeypatch):
+    monkeypatch.setattr(models_log, "_FETCH_S", 0.2)  # how long each reader waits for a part that is gone
     await three_versions(bus)
     bus.log.partition(topic_name(TASK, Topic.MODELS), 0).cut(6)
     with pytest.raises(ChainLostError, match="only the next keyframe"):
