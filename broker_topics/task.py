@@ -4,7 +4,7 @@ import difflib
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any
 
 import msgpack
@@ -99,8 +99,8 @@ class TaskSettings:
 
     def to_bytes(self) -> bytes:
         """All settings as MessagePack, names sorted; the same bytes for equal settings."""
-        rows = {name: dict(value) if isinstance(value, Mapping) else value for name, value in asdict(self).items()}
-        packed: bytes = msgpack.packb(dict(sorted(rows.items())))
+        names = sorted(known.name for known in fields(self))
+        packed: bytes = msgpack.packb({name: getattr(self, name) for name in names})
         return packed
 
     @property
