@@ -13,12 +13,21 @@ from broker_topics.local.cluster import LocalCluster
 from broker_topics.local.listeners import SecuredListener
 from broker_topics.local.plan import free_ports
 from broker_topics.settings import ConnectionSettings
+from tests.kafka import quick_java
 from tests.kafka.certificates import Authority, Identity
 from tests.kafka.live import Live, watched_fleet
 from tests.kafka.support import Fleet, fleet_in
 
 SCRAM_USERS = {"watch": "right-password", "reader": "another-password"}
 """The users that the secured listeners know."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_java(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Every broker starts with Kafka's classes from a cache, in this process and in those that it starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(quick_java.VARIABLE, asyncio.run(quick_java.options(tmp_path_factory.mktemp("java"))))
+        yield
 
 
 @pytest.fixture(scope="session")

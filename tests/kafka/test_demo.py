@@ -47,13 +47,15 @@ async def version_reached(bootstrap: str, task: str, version: int) -> None:
 
 async def test_a_killed_aggregator_comes_back_and_the_kept_log_replays_to_the_model_of_the_report(tmp_path):
     out = tmp_path / "report"
-    process = demo(out, "--keep", "--max-seconds", "60")
+    process = demo(out, "--keep", "--max-seconds", "240")
     plan_file = out / "data" / "plan.json"
     first = await role(out, "aggregator")
     plan = json.loads(plan_file.read_text())
     await version_reached(plan["bootstrap"], plan["task"], 3)
     os.kill(first, signal.SIGKILL)
     assert await role(out, "aggregator", other_than=first) != first
+    await version_reached(plan["bootstrap"], plan["task"], 10)
+    process.send_signal(signal.SIGINT)  # a stranger who has seen enough
     text, _ = await asyncio.to_thread(process.communicate, None, 300)
     assert process.returncode in (0, 1), text
 
@@ -75,7 +77,7 @@ async def test_a_killed_aggregator_comes_back_and_the_kept_log_replays_to_the_mo
 
 async def test_the_demo_without_a_broker_trains_in_one_process_and_says_that_the_target_was_missed(tmp_path):
     out = tmp_path / "report"
-    process = demo(out, "--broker", "memory", "--max-seconds", "15")
+    process = demo(out, "--broker", "memory", "--max-seconds", "8")
     text, _ = await asyncio.to_thread(process.communicate, None, 200)
     summary = json.loads((out / "summary.json").read_text())
     assert process.returncode == 1, text
