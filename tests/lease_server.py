@@ -22,12 +22,14 @@ class LeaseServer:
     """Leases by namespace and name, and when each was written by whom.
 
     mode: ok, hang, nonsense, or an HTTP status that every request gets. lost_answers: writes that arrive unanswered.
+    hanging: requests that hang before the others are answered, as one of several API servers makes them.
     """
 
     def __init__(self) -> None:
         self.mode: str | int = "ok"
         self.delay_s = 0.0
         self.lost_answers = 0
+        self.hanging = 0
         self.leases: dict[tuple[str, str], dict[str, Any]] = {}
         self.requests: list[tuple[str, str]] = []
         self.history: list[tuple[float, str]] = []
@@ -95,7 +97,8 @@ class LeaseServer:
         self.requests.append((request.command, request.path))
         if self.delay_s:
             time.sleep(self.delay_s)
-        if self.mode == "hang":
+        self.hanging -= (hangs := self.hanging > 0)
+        if hangs or self.mode == "hang":
             self._open.wait(60)
             request.close_connection = True
             return None

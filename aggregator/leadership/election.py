@@ -8,6 +8,8 @@ Pure: time is an argument. The Lease only makes two leaders rare; what keeps two
    than others wait: whether it was cut off, frozen or its API server hangs, it has stepped down before another begins.
 3. Every write names the version that it replaces; the API server refuses it if another was quicker.
 4. A leader that is not sure whether its write arrived reads before it writes again.
+5. One request that hangs, as when one of several API servers dies, leaves a leader the time for another.
+6. A Lease that somebody deleted is made again by its holder; others wait as if it were still there.
 """
 
 from dataclasses import dataclass, replace
@@ -18,16 +20,25 @@ from broker_topics.errors import InvariantError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """duration_s: whole seconds that others wait; renew_deadline_s < duration_s; retry_s: between two requests."""
+    """duration_s: whole seconds that others wait; renew_deadline_s < duration_s; retry_s: from one request to the next.
+
+    request_s: how long one request may take; retry_s + request_s < renew_deadline_s.
+    """
 
     duration_s: int
     renew_deadline_s: float
     retry_s: float
+    request_s: float
 
     @classmethod
     def of(cls, duration_s: int) -> Self:
         """A renewal every sixth of the duration; a leader gives up after two thirds, others begin after the whole."""
-        return cls(duration_s=duration_s, renew_deadline_s=duration_s * 2 / 3, retry_s=duration_s / 6)
+        return cls(
+            duration_s=duration_s,
+            renew_deadline_s=duration_s * 2 / 3,
+            retry_s=duration_s / 6,
+            request_s=min(2.0, duration_s / 4),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +75,7 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """The answer to `Write`: another version is there."""
+    """The answer to `Write`: another version is there, or none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +124,8 @@ class Elector:
     def __init__(self, identity: str, terms: Terms) -> None:
         if not 0 < terms.retry_s < terms.renew_deadline_s < terms.duration_s:
             raise InvariantError("of a Lease's times, retry < renewal deadline < duration")
+        if not 0 < terms.request_s < terms.renew_deadline_s - terms.retry_s:
+            raise InvariantError("of a Lease's times, retry + request < renewal deadline")
         self.identity, self._terms = identity, terms
         self.leading = False
         self._seen: Lease | None = None
@@ -160,19 +173,30 @@ class Elector:
 
     def _judge(self, lease: Lease | None, now_s: float) -> Effect:
         if lease is None:
-            if self.leading:
-                return self._down("somebody deleted it")
-            self._seen = None
-            return self._write(now_s)
+            return self._restore(now_s)
         self._take(lease, now_s)
         self._sure = True
         if lease.holder == self.identity:
             return self._write(now_s)
         if self.leading:
             return self._down(f"{lease.holder or 'nobody'} holds it")
+        return self._wait_for(lease, now_s) or self._write(now_s)
+
+    def _restore(self, now_s: float) -> Effect:
+        """There is none: make it, unless somebody held it so lately that they may not have noticed."""
+        seen = self._seen
+        if seen is None:
+            return self._write(now_s)
+        waiting = None if seen.holder == self.identity else self._wait_for(seen, now_s)
+        if waiting is None:
+            self._seen = replace(seen, version="")
+        return waiting or self._write(now_s)
+
+    def _wait_for(self, lease: Lease, now_s: float) -> Wait | None:
+        """Leave it to its holder for now; None once it is free."""
         expires_s = self._seen_s + lease.duration_s
         if not lease.holder or now_s >= expires_s:
-            return self._write(now_s)
+            return None
         return Wait(min(now_s + self._terms.retry_s, expires_s))
 
     def _take(self, lease: Lease, now_s: float) -> None:
@@ -186,7 +210,7 @@ class Elector:
     def _write(self, now_s: float) -> Effect:
         self._asked_s = now_s
         seen = self._seen or Lease(holder="", duration_s=0)
-        new = 0 if seen.holder == self.identity or not seen.version else 1
+        new = 0 if seen.holder == self.identity or self._seen is None else 1
         ours = replace(
             seen,
             holder=self.identity,
@@ -196,7 +220,7 @@ class Elector:
         return Write(ours)
 
     def _later(self, now_s: float) -> Effect:
-        until_s = now_s + self._terms.retry_s
+        until_s = max(now_s, self._asked_s + self._terms.retry_s)
         return Wait(min(until_s, self.deadline_s) if self.leading else until_s)
 
     def _down(self, reason: str) -> Effect:

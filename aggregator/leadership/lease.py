@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from lightkube import AsyncClient
     from lightkube.resources.coordination_v1 import Lease as LeaseResource
 
-_REQUEST_S = 2.0
 _RELEASE_S = 2.0
 
 log = get_logger("election")
@@ -70,7 +69,7 @@ class LeaseStore(Protocol):
         """The Lease as it is; None if there is none."""
 
     async def write(self, lease: Lease) -> Lease:
-        """Create or replace it; raises ConflictError where another version is there."""
+        """Create or replace it; raises ConflictError where another version is there, or none."""
 
     async def close(self) -> None:
         """Give up the connection."""
@@ -102,7 +101,7 @@ class KubernetesLease:
             raise
 
     async def write(self, lease: Lease) -> Lease:
-        """Create or replace it; raises ConflictError where another version is there."""
+        """Create or replace it; raises ConflictError where another version is there, or none."""
         from lightkube import ApiError
 
         resource = self._resource(lease)
@@ -111,7 +110,8 @@ class KubernetesLease:
                 return _from(await self._client.replace(resource))
             return _from(await self._client.create(resource))
         except ApiError as error:
-            if error.response.status_code == HTTPStatus.CONFLICT:
+            gone = lease.version and error.response.status_code == HTTPStatus.NOT_FOUND
+            if gone or error.response.status_code == HTTPStatus.CONFLICT:
                 raise ConflictError from error
             raise
 
@@ -251,7 +251,7 @@ class LeaseElection:
 
     async def _ask(self, effect: Read | Write) -> Event:
         """One request, over at the latest when a leader that hears nothing must step down."""
-        limit_s = _REQUEST_S
+        limit_s = self.terms.request_s
         if self._elector.leading:
             limit_s = min(limit_s, self._elector.deadline_s - self.clock_s())
         self.metrics.lease_requests_total.inc()

@@ -22,8 +22,8 @@ TERMS = Terms.of(6)
 
 
 def test_a_leader_renews_six_times_in_the_time_that_others_wait_and_gives_up_after_two_thirds() -> None:
-    assert Terms.of(6) == Terms(duration_s=6, renew_deadline_s=4.0, retry_s=1.0)
-    assert Terms.of(15) == Terms(duration_s=15, renew_deadline_s=10.0, retry_s=2.5)
+    assert Terms.of(6) == Terms(duration_s=6, renew_deadline_s=4.0, retry_s=1.0, request_s=1.5)
+    assert Terms.of(15) == Terms(duration_s=15, renew_deadline_s=10.0, retry_s=2.5, request_s=2.0)
 
 
 def lease(holder: str, version: str, transitions: int = 0) -> Lease:
@@ -53,8 +53,8 @@ def test_of_two_that_make_it_at_once_the_second_stands_by() -> None:
     elector = Elector("b", TERMS)
     elector.step(Due(), 0.0)
     elector.step(Seen(None), 0.0)
-    assert elector.step(Conflict(), 0.1) == Wait(1.1)
-    assert elector.step(Due(), 1.1) == Read()
+    assert elector.step(Conflict(), 0.1) == Wait(1.0)
+    assert elector.step(Due(), 1.0) == Read()
     assert elector.step(Seen(lease("a", "1")), 1.2) == Wait(2.2)
     assert not elector.leading
 
@@ -106,9 +106,23 @@ def test_belief_is_counted_from_when_the_renewal_was_sent_not_from_its_answer() 
 def test_a_leader_that_cannot_renew_steps_down_before_anybody_else_may_begin() -> None:
     elector = leader(sent_s=0.0)
     elector.step(Due(), 1.0)
-    assert elector.step(Failed(), 3.0) == Wait(4.0)
-    assert elector.step(Due(), 4.0) == StepDown("it could not be renewed for 4 s")
+    assert elector.step(Failed(), 1.1) == Wait(2.0)
+    assert elector.step(Due(), 2.0) == Read()
+    assert elector.step(Failed(), 3.5) == Wait(3.5)
+    assert elector.step(Due(), 3.5) == Read()
+    assert elector.step(Failed(), 4.0) == StepDown("it could not be renewed for 4 s")
     assert not elector.leading
+
+
+def test_a_request_that_hangs_leaves_a_leader_the_time_for_another() -> None:
+    elector = leader(sent_s=0.0)
+    elector.step(Due(), 1.0)
+    assert elector.step(Failed(), 1.0 + TERMS.request_s) == Wait(2.5)
+    assert elector.step(Due(), 2.5) == Read()
+    assert elector.step(Seen(lease("a", "1")), 2.6) == Write(lease("a", "1"))
+    elector.step(Written(lease("a", "2")), 2.7)
+    assert elector.leading
+    assert elector.deadline_s == 6.6
 
 
 def test_a_leader_that_was_stopped_and_continued_steps_down_whatever_it_hears_first() -> None:
@@ -122,8 +136,8 @@ def test_a_leader_that_was_stopped_and_continued_steps_down_whatever_it_hears_fi
 def test_a_leader_unsure_whether_its_write_arrived_reads_before_it_writes_again() -> None:
     elector = leader()
     elector.step(Due(), 1.0)
-    assert elector.step(Failed(), 2.0) == Wait(3.0)
-    assert elector.step(Due(), 3.0) == Read()
+    assert elector.step(Failed(), 2.5) == Wait(2.5)
+    assert elector.step(Due(), 2.5) == Read()
     assert elector.step(Seen(lease("a", "2")), 3.1) == Write(lease("a", "2"))
     elector.step(Written(lease("a", "3")), 3.2)
     assert elector.leading
@@ -137,11 +151,28 @@ def test_a_leader_that_finds_another_s_name_steps_down() -> None:
     assert elector.step(Seen(lease("b", "5", 1)), 2.2) == StepDown("b holds it")
 
 
-def test_a_leader_whose_lease_was_deleted_steps_down() -> None:
+def test_a_leader_whose_lease_was_deleted_makes_it_again() -> None:
     elector = leader()
     elector.step(Due(), 1.0)
-    elector.step(Failed(), 1.1)
-    assert elector.step(Seen(None), 2.2) == StepDown("somebody deleted it")
+    elector.step(Conflict(), 1.1)
+    assert elector.step(Seen(None), 2.0) == Write(lease("a", ""))
+    assert elector.step(Written(lease("a", "5")), 2.1) == Wait(3.0)
+    assert elector.leading
+
+
+def test_a_leader_whose_lease_was_deleted_and_made_by_another_steps_down() -> None:
+    elector = leader()
+    elector.step(Seen(None), 2.0)
+    elector.step(Conflict(), 2.1)
+    assert elector.step(Seen(lease("b", "5")), 3.0) == StepDown("b holds it")
+
+
+def test_a_standby_waits_for_the_holder_of_a_lease_that_was_deleted() -> None:
+    elector = Elector("b", TERMS)
+    elector.step(Seen(lease("a", "7", 3)), 100.0)
+    assert elector.step(Seen(None), 101.0) == Wait(102.0)
+    assert elector.step(Seen(None), 105.5) == Wait(106.0)
+    assert elector.step(Seen(None), 106.0) == Write(lease("b", "", 4))
 
 
 def test_a_write_whose_answer_was_lost_is_found_again_by_the_contender_s_own_name() -> None:
@@ -155,8 +186,9 @@ def test_a_write_whose_answer_was_lost_is_found_again_by_the_contender_s_own_nam
 def test_a_standby_asks_on_while_nobody_answers() -> None:
     elector = Elector("b", TERMS)
     elector.step(Due(), 0.0)
-    assert elector.step(Failed(), 2.0) == Wait(3.0)
-    assert elector.step(Due(), 3.0) == Read()
+    assert elector.step(Failed(), 0.1) == Wait(1.0)
+    assert elector.step(Due(), 1.0) == Read()
+    assert elector.step(Failed(), 2.5) == Wait(2.5)
 
 
 def test_only_a_leader_has_something_to_release() -> None:
@@ -166,7 +198,11 @@ def test_only_a_leader_has_something_to_release() -> None:
     assert not elector.leading
 
 
-@pytest.mark.parametrize(("duration", "deadline", "retry"), [(6, 6.0, 1.0), (6, 4.0, 4.0), (6, 4.0, 0.0)])
-def test_terms_that_let_two_lead_at_once_are_refused(duration: int, deadline: float, retry: float) -> None:
-    with pytest.raises(InvariantError, match="retry < renewal deadline < duration"):
-        Elector("a", Terms(duration_s=duration, renew_deadline_s=deadline, retry_s=retry))
+@pytest.mark.parametrize(
+    ("deadline", "retry", "request_s"), [(6.0, 1.0, 1.5), (4.0, 4.0, 1.5), (4.0, 0.0, 1.5), (4.0, 1.0, 3.0)]
+)
+def test_terms_that_let_two_lead_at_once_or_leave_no_second_try_are_refused(
+    deadline: float, retry: float, request_s: float
+) -> None:
+    with pytest.raises(InvariantError, match="of a Lease's times, retry"):
+        Elector("a", Terms(duration_s=6, renew_deadline_s=deadline, retry_s=retry, request_s=request_s))

@@ -42,10 +42,10 @@ class Contender:
 
 
 @asynccontextmanager
-async def contender(identity: str) -> AsyncIterator[Contender]:
+async def contender(identity: str, terms: Terms = TERMS) -> AsyncIterator[Contender]:
     """Contends while the block runs, then releases what it holds."""
     metrics = Metrics()
-    election = LeaseElection(store=KubernetesLease("t"), terms=TERMS, metrics=metrics, identity=identity)
+    election = LeaseElection(store=KubernetesLease("t"), terms=terms, metrics=metrics, identity=identity)
     one = Contender(election)
     one.begin()
     try:
@@ -146,6 +146,30 @@ async def test_a_leader_that_somebody_else_overwrote_steps_down(server: LeaseSer
             server._store(("fleet", "t"), {**lease, "spec": {**lease["spec"], "holderIdentity": "kubectl"}})
         with pytest.raises(LeaseLostError, match="kubectl holds it"):
             await asyncio.wait_for(first.run, 5)
+
+
+async def test_a_request_that_hangs_costs_no_leader_its_place(server: LeaseServer) -> None:
+    async with contender("a", Terms.of(4)) as one:
+        await until(one.elected.is_set)
+        server.hanging = 1
+        await until(lambda: one.failures() == 1)
+        seen = len(server.history)
+        await until(lambda: len(server.history) > seen)
+        assert not one.run.done()
+
+
+async def test_a_lease_that_is_deleted_is_made_again_by_its_leader(server: LeaseServer) -> None:
+    async with contender("a", Terms.of(4)) as first, contender("b", Terms.of(4)) as second:
+        await until(lambda: first.elected.is_set() or second.elected.is_set())
+        holder = server.holder()
+        await until(lambda: sum(method == "GET" for method, _ in server.requests) >= 4)
+        with server._lock:
+            server.leases.clear()
+        await until(lambda: server.holder() != "")
+        assert server.holder() == holder
+        assert first.elected.is_set() != second.elected.is_set()
+        assert not first.run.done()
+        assert not second.run.done()
 
 
 async def test_a_slow_api_server_costs_no_leader_its_place(server: LeaseServer) -> None:
