@@ -71,7 +71,7 @@ async def test_a_device_that_is_stopped_while_it_trains_leaves_nothing_running(t
         return LocalResult(num_examples=3, num_steps=20)
 
     model = {tensor.name: np.zeros(tensor.shape, np.float32) for tensor in LAYOUT.tensors}
-    async with MemoryBus(MemoryLog()) as bus:
+    async with DeafToTelemetry(MemoryLog()) as bus:
         await make_task(bus, "watch", buffer_size=1)
         worker = Worker(task="watch", client_id="a", model=model, train=train, bus=bus, outbox=SqliteOutbox(tmp_path))
         before = asyncio.all_tasks()
