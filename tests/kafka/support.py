@@ -16,6 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from aiokafka.client import AIOKafkaClient
+from aiokafka.structs import TopicPartition
+
 from aggregator.verify import Evidence
 from broker_topics.bus import Bus, BusRecord
 from broker_topics.messages import Reject
@@ -261,3 +264,14 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+async def leader_of(bootstrap: str, topic: str) -> int:
+    """The node that leads a topic's first partition."""
+    client = AIOKafkaClient(bootstrap_servers=bootstrap)
+    await client.bootstrap()
+    try:
+        cluster = await client.fetch_all_metadata()
+        return int(cluster.leader_for_partition(TopicPartition(topic, 0)))
+    finally:
+        await client.close()

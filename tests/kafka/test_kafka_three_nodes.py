@@ -3,8 +3,6 @@
 import asyncio
 
 import pytest
-from aiokafka.client import AIOKafkaClient
-from aiokafka.structs import TopicPartition
 
 from broker_topics.errors import BusError
 from broker_topics.kafka import KafkaBus
@@ -12,6 +10,7 @@ from broker_topics.local.cluster import LocalCluster
 from broker_topics.settings import ConnectionSettings
 from broker_topics.topics import Topic, topic_name, topic_specs
 from tests.contract.bus_contract import BusContract, read, send_all
+from tests.kafka.support import leader_of
 from tests.kafka.test_kafka_contract import KafkaBackend
 
 pytestmark = pytest.mark.slow
@@ -23,16 +22,6 @@ class TestKafkaBusOnThreeNodes(BusContract):
     @pytest.fixture
     def backend(self, three_nodes: LocalCluster) -> KafkaBackend:
         return KafkaBackend(three_nodes.bootstrap)
-
-
-async def leader_of(bootstrap: str, topic: str) -> int:
-    client = AIOKafkaClient(bootstrap_servers=bootstrap)
-    await client.bootstrap()
-    try:
-        cluster = await client.fetch_all_metadata()
-        return int(cluster.leader_for_partition(TopicPartition(topic, 0)))
-    finally:
-        await client.close()
 
 
 async def test_the_death_of_a_leader_loses_nothing_and_stops_nobody(three_nodes: LocalCluster, task_name: str) -> None:
