@@ -49,6 +49,8 @@ class CommitsReader:
         self._doubtful = False
         self._judged = 0
         """Up to here it was seen that strange records are noise."""
+        self._seen = 0
+        """Up to here records were looked at, though some are read again."""
         self._reader: LogReader = bus.reader(self._topic, {0: self.chain.last_offset + 1})
 
     @property
@@ -85,6 +87,32 @@ class CommitsReader:
             official = await self._read(timeout_s)
         except OffsetGoneError:
             official, self._doubtful = [], True
+        return await self._without_doubt(official)
+
+    async def confirmed(self, timeout_s: float) -> list[Official]:
+        """As `poll`, but sure that what is new is official at every reader, also on a log that was cut under this one.
+
+        The last official record is fetched once more together with what follows it: in its place may lie a record
+        that this reader never saw, and then nothing that names the vanished one as its parent is valid.
+
+        Raises:  as `poll`; after a LogCutError it stands at the record that vanished.
+        """
+        anchor = self.last_official
+        if anchor is None:
+            return await self.poll(timeout_s)
+        try:
+            official = await self._read(timeout_s, anchored=True)
+        except OffsetGoneError:
+            official, self._doubtful = [], True
+        official = await self._without_doubt(official)
+        if not official:
+            official = await self.poll(timeout_s)
+            if official and not await lies(self._bus, self._task, anchor):
+                self.rewind(anchor)
+                raise _cut(anchor.record)
+        return official
+
+    async def _without_doubt(self, official: list[Official]) -> list[Official]:
         if self._doubtful:
             official += await self._read_again()
             self._check_adrift(official)
@@ -96,28 +124,36 @@ class CommitsReader:
             raise ChainLostError("the chain does not go on from the last record that was read")
 
     async def _read_again(self) -> list[Official]:
-        await self._check_anchor()
-        self._judged, self._doubtful, self.chain.missed = self._reader.position(0), False, False
-        self._reader.seek(0, self.chain.last_offset + 1)
+        """What follows the last official record, which is fetched along; raises LogCutError where it lies no more."""
+        self._judged = max(self._judged, self._reader.position(0))
+        self._doubtful = self.chain.missed = False
         try:
-            return await self._read(0.0)
+            return await self._read(_FETCH_S, anchored=True)
         except OffsetGoneError as error:
+            self._doubtful = True
             raise LogCutError("the chain's log was cut short") from error
-
-    async def _check_anchor(self) -> None:
-        last = self.chain.last
-        if last is not None:
-            found = await record_at(self._bus, self._task, self.chain.last_offset)
-            if found is None or found.record.hash != last.hash:
-                raise LogCutError(f"record {last.height} of the chain is no longer where it was read")
+        except BusError:
+            self._doubtful = True
+            raise
 
     def rewind(self, to: Official) -> None:
         """Read on after an earlier official record."""
-        self.chain = ChainReader(to.record, to.offset)
+        self.chain, self._doubtful = ChainReader(to.record, to.offset), False
+        self._judged = self._seen = 0
         self._reader.seek(0, to.offset + 1)
 
-    async def _read(self, timeout_s: float) -> list[Official]:
+    async def _read(self, timeout_s: float, *, anchored: bool = False) -> list[Official]:
+        """Read on; or, anchored, from the last official record, which must still lie where it was read."""
+        last = self.chain.last if anchored else None
+        if anchored:
+            self._reader.seek(0, max(0, self.chain.last_offset))
         batch = await self._reader.fetch(max_records=200, timeout_s=timeout_s)
+        if anchored and not batch:
+            raise BusError("the commits topic stopped answering; check the broker")
+        if last is not None:
+            there = batch.pop(0)
+            if there.offset != self.chain.last_offset or there.value != last.data:
+                raise _cut(last)
         official = []
         for record in batch:
             if not record.readable:
@@ -129,8 +165,9 @@ class CommitsReader:
                 break
             if link is not None:
                 official.append(Official(link, record.offset, record.timestamp_ms))
-            else:
+            elif record.offset >= self._seen:
                 self.lost_races += self.chain.lost_race(data)
+            self._seen = max(self._seen, record.offset + 1)
         return official
 
     async def to_the_end(self) -> list[Official]:
@@ -190,6 +227,16 @@ async def record_at(bus: Bus, task: str, offset: int) -> Official | None:
     finally:
         await reader.close()
     return None
+
+
+async def lies(bus: Bus, task: str, place: Official) -> bool:
+    """Whether an official record still lies where it was read."""
+    found = await record_at(bus, task, place.offset)
+    return found is not None and found.record.hash == place.record.hash
+
+
+def _cut(vanished: Record) -> LogCutError:
+    return LogCutError(f"record {vanished.height} of the chain is no longer where it was read")
 
 
 async def check_task(bus: Bus, task: str, topics: Iterable[Topic] = Topic) -> None:

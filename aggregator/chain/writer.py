@@ -4,12 +4,12 @@ import asyncio
 import itertools
 import secrets
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 
 from broker_topics.bus import Bus
 from broker_topics.crash_points import Io, passing
-from broker_topics.entry import ChainLostError, CommitsReader, LogCutError, Official, record_at
+from broker_topics.entry import ChainLostError, CommitsReader, LogCutError, Official, lies
 from broker_topics.errors import BusError, InputsLostError, InvariantError, LostRaceError
 from broker_topics.models_log import ModelsWriter
 from broker_topics.parts import DELTA, Part, cut
@@ -21,6 +21,7 @@ Parts = Callable[[], Iterable[Part]]
 """Gives the parts of something, cut as they are taken, as often as it is called."""
 
 _READ_BACK_S = 5.0
+_POLL_S = 1.0
 
 _KEPT = 200
 """Official records that are remembered, to be put back if a power cut takes them from the log."""
@@ -124,7 +125,7 @@ class ChainWriter:
         give_up = clock() + _READ_BACK_S
         while clock() < give_up:
             try:
-                for official in await self._poll(1.0):
+                for official in await self._poll(partial(self._commits.confirmed, _POLL_S)):
                     if official.record.hash == record.hash:
                         return official
                     raise _lost_race(official)
@@ -139,14 +140,14 @@ class ChainWriter:
         if self._is_short:
             await self._put_back()
         with passing(Io.WATCH):
-            found = await self._poll(0.0)
+            found = await self._poll(partial(self._commits.poll, 0.0))
         for official in found:
             raise _lost_race(official)
 
-    async def _poll(self, timeout_s: float) -> list[Official]:
+    async def _poll(self, look: Callable[[], Awaitable[list[Official]]]) -> list[Official]:
         """New official records; where the log was cut short under us, our own missing ones are put back first."""
         try:
-            return await self._commits.poll(timeout_s)
+            return await look()
         except ChainLostError as error:
             if isinstance(error, LogCutError) or not all([await self._lies(place) for place in self._kept]):
                 await self._put_back()
@@ -194,8 +195,7 @@ class ChainWriter:
                 await _back_off(next(attempts))
 
     async def _lies(self, place: Official) -> bool:
-        found = await record_at(self._bus, self._task, place.offset)
-        return found is not None and found.record.hash == place.record.hash
+        return await lies(self._bus, self._task, place)
 
 
 def _lost_race(official: Official) -> LostRaceError:

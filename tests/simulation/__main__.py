@@ -12,9 +12,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
 
-from tests.simulation.plants import PLANTS, planted
+from tests.simulation.plants import NEEDS, PLANTS, planted
 from tests.simulation.world import Outcome, simulate
 
+TROUBLES = ("cut_commits", "supplant")
 _SHOWN = 5
 _CHUNK = 10
 _PROGRESS_S = 10.0
@@ -28,26 +29,29 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=1000, help="how many seeds")
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
     parser.add_argument("--plant", choices=sorted(PLANTS), help="a bug to put into the product, to see it found")
+    parser.add_argument("--trouble", choices=TROUBLES, default="", help="what is to befall the log more often")
     parser.add_argument("--first", action="store_true", help="stop at the first seed that breaks a rule")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="how many run at once")
     chosen = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        return run(range(chosen.seed, chosen.seed + chosen.runs), chosen.plant, chosen.processes, first=chosen.first)
+        seeds = range(chosen.seed, chosen.seed + chosen.runs)
+        return run(seeds, chosen.plant, chosen.processes, first=chosen.first, trouble=chosen.trouble)
     except KeyboardInterrupt:
         return 130
 
 
-def run(seeds: Sequence[int], plant: str | None, processes: int, *, first: bool) -> int:
+def run(seeds: Sequence[int], plant: str | None, processes: int, *, first: bool, trouble: str = "") -> int:
     """Run seeds in several processes; the last line tells how many ran and how many broke a rule."""
     counts, done, violations, told_s = Counter[str](), 0, 0, time.monotonic()
     began_s = told_s
-    for outcome in outcomes(seeds, plant, processes):
+    trouble = trouble or NEEDS.get(plant or "", "")
+    for outcome in outcomes(seeds, plant, processes, trouble):
         done += 1
         counts.update(outcome.counts)
         if outcome.violations:
             violations += 1
-            tell(outcome, plant)
+            tell(outcome, plant, trouble)
             if first:
                 break
         if time.monotonic() - told_s > _PROGRESS_S:
@@ -59,17 +63,17 @@ def run(seeds: Sequence[int], plant: str | None, processes: int, *, first: bool)
     return 1 if violations else 0
 
 
-def tell(outcome: Outcome, plant: str | None) -> None:
+def tell(outcome: Outcome, plant: str | None, trouble: str) -> None:
     """What a seed broke, and the command that breaks it again."""
     for violation in outcome.violations[:_SHOWN]:
         print(f"seed {outcome.seed}: {violation}")
-    put = f" --plant {plant}" if plant else ""
+    put = (f" --plant {plant}" if plant else "") + (f" --trouble {trouble}" if trouble else "")
     print(f"  again: python -m tests.simulation --runs 1 --seed {outcome.seed}{put}", flush=True)
 
 
-def outcomes(seeds: Sequence[int], plant: str | None, processes: int) -> Iterator[Outcome]:
+def outcomes(seeds: Sequence[int], plant: str | None, processes: int, trouble: str) -> Iterator[Outcome]:
     """The outcome of every seed; in order if one process is enough."""
-    work = partial(one, plant=plant)
+    work = partial(one, plant=plant, trouble=trouble)
     if processes == 1 or len(seeds) <= _CHUNK:
         yield from map(work, seeds)
         return
@@ -77,11 +81,11 @@ def outcomes(seeds: Sequence[int], plant: str | None, processes: int) -> Iterato
         yield from pool.imap_unordered(work, seeds, chunksize=_CHUNK)
 
 
-def one(seed: int, plant: str | None) -> Outcome:
+def one(seed: int, plant: str | None, trouble: str) -> Outcome:
     """One seed, with a bug in the product if one is wanted."""
     gc.set_threshold(GARBAGE)
     with planted(plant) if plant else nullcontext():
-        return simulate(seed)
+        return simulate(seed, trouble)
 
 
 def ignore_interrupts() -> None:

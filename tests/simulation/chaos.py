@@ -17,9 +17,13 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 
+OFTEN = 3
+"""How many times as often as other kinds of trouble the one comes that a world names."""
+
+
 @dataclass(slots=True)
 class Chaos:
-    """Draws one event after the other; which kinds a seed knows at all is drawn first."""
+    """Draws one event after the other; which kinds a seed knows at all is drawn first, but for what the world names."""
 
     world: "World"
     witness: Witness
@@ -32,6 +36,8 @@ class Chaos:
         self.log = LogTrouble(self.world)
         rng, every = self.rng, self._all()
         self._kinds = rng.sample(every, rng.randint(3, len(every)))
+        if self.world.trouble:
+            self._kinds += [getattr(self.log, self.world.trouble)] * OFTEN
         self._mean_s = rng.choice([0.5, 1.0, 3.0])
 
     @property

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from broker_topics.memory_log import MemoryPartition
 from broker_topics.messages import Control, Head, Update
 from broker_topics.models_log import HEAD_KEY
 from broker_topics.partitions import partition_of
-from broker_topics.record import Record
+from broker_topics.record import Record, build
 from tests.simulation.history import walk
 from tests.simulation.network import COMMITS, CONTROL, HASTE, MODELS, TASK, UPDATES
 
@@ -69,7 +69,7 @@ class LogTrouble:
                     [self.lose_part, self.eat_consumed],
                     [self.lose_part, self.eat_consumed],
                     [self.eat_consumed, self.cut_inputs],
-                    [self.cut_commits],
+                    [self.cut_commits, self.supplant],
                 ]
             ),
         ]
@@ -205,6 +205,17 @@ class LogTrouble:
         before = where.end
         self._cut(where, self.rng.randint(1, 3))
         self.forked |= where.end < before
+
+    def supplant(self) -> None:
+        """The same, and an aggregator that never saw them, and ends soon, has written as many in their place."""
+        where = self.world.log.partition(COMMITS)
+        before = dict(walk(where.read(where.start, 100_000)))
+        self.cut_commits()
+        there = [record for offset, record in before.items() if offset < where.end]
+        for vanished in [record for offset, record in before.items() if offset >= where.end]:
+            body = replace(vanished.body, note="anew")
+            there.append(build(height=vanished.height, parent=there[-1].hash, writer=vanished.writer, body=body))
+            where.append(None, there[-1].data)
 
     def _cut(self, where: MemoryPartition, count: int) -> None:
         young_ms = (self.world.wall() - YOUNG_S * HASTE) * 1000

@@ -17,7 +17,7 @@ from aggregator.fold.core import Fold
 from aggregator.fold.ledger import Ledger
 from aggregator.fold.state import VELOCITY, FoldState
 from broker_topics.chain import ChainReader
-from broker_topics.entry import Official
+from broker_topics.entry import CommitsReader, Official
 from broker_topics.errors import RejectCode
 from broker_topics.models_log import ModelsWriter
 from broker_topics.parts import Part, part_key
@@ -197,6 +197,11 @@ def _zombie_serves() -> Patch:
     return ChainWriter, "_read_back", believe
 
 
+def _parent_on_trust() -> Patch:
+    """A writer does not see whether its record's parent still lies where it did."""
+    return CommitsReader, "confirmed", CommitsReader.poll
+
+
 def _last_wins() -> Patch:
     """Of two records that fit a reader takes the later one."""
     feed = ChainReader.feed
@@ -244,11 +249,16 @@ PLANTS: dict[str, Plant] = {
         _sent_before_stored,
         _outbox_in_two_writes,
         _zombie_serves,
+        _parent_on_trust,
         _last_wins,
         _refusals_forgotten,
         _swept_too_far,
     )
 }
+
+
+NEEDS = {"parent_on_trust": "supplant"}
+"""Trouble without which a plant is rarely found."""
 
 
 @contextmanager

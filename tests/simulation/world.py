@@ -68,6 +68,7 @@ class World:
     tasks: "list[asyncio.Task[None]]" = field(default_factory=list)
     disks: list[Disk] = field(default_factory=list)
     home: Path | None = None
+    trouble: str = ""
 
     def __post_init__(self) -> None:
         self.rng = Random(self.seed)
@@ -279,9 +280,9 @@ class Stalled(Exception):
     """Calm did not settle everything."""
 
 
-def simulate(seed: int) -> Outcome:
-    """Run one seed to its end; the same seed does the same, always. Some have their outboxes on real files."""
-    world, log = World(seed), logging.getLogger("headwater")
+def simulate(seed: int, trouble: str = "") -> Outcome:
+    """Run one seed to its end, with more of one kind of trouble if it is named; the same seed does the same, always."""
+    world, log = World(seed, trouble=trouble), logging.getLogger("headwater")
     level = log.level
     log.setLevel(logging.CRITICAL)  # thousands of faults would fill any log
     try:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.simulation.__main__ import GARBAGE, run
 from tests.simulation.clock import run_virtually
-from tests.simulation.plants import PLANTS, planted
+from tests.simulation.plants import NEEDS, PLANTS, planted
 from tests.simulation.world import simulate
 
 SEEDS, CHUNK = 1000, 50
@@ -39,7 +39,11 @@ def test_a_seed_does_the_same_again():
 @pytest.mark.parametrize("plant", sorted(PLANTS))
 def test_a_planted_bug_is_found(plant):
     with planted(plant):
-        assert any(simulate(seed).violations for seed in range(80))
+        assert any(simulate(seed, NEEDS.get(plant, "")).violations for seed in range(80))
+
+
+def test_a_fleet_outlives_a_chain_that_is_cut_and_written_on_by_others_again_and_again():
+    assert {seed: found for seed in range(60) if (found := simulate(seed, "supplant").violations)} == {}
 
 
 def test_the_last_line_says_how_many_seeds_ran_and_how_many_broke_a_rule(capsys):

@@ -6,11 +6,12 @@ from dataclasses import replace
 import pytest
 
 from aggregator.shell import Aggregator
+from broker_topics.bus import BusRecord
 from broker_topics.entry import ChainLostError, CommitsReader, Official
 from broker_topics.errors import InputsLostError, LostRaceError
 from broker_topics.follow import Follower
-from broker_topics.memory import MemoryBus
-from broker_topics.memory_log import MemoryLog
+from broker_topics.memory import MemoryBus, MemoryReader
+from broker_topics.memory_log import Fault, MemoryLog
 from broker_topics.record import Record, build, parse
 from broker_topics.topics import Topic, topic_name
 from tests.fleet import Device, chain_of, make_task, running, until
@@ -84,6 +85,70 @@ async def test_a_writer_whose_last_record_was_replaced_after_a_power_cut_lost_th
     await device.send(device.update(1.0).to_bytes())
     with pytest.raises(LostRaceError):
         await service
+
+
+@pytest.mark.parametrize("outcome", ["written", "unacknowledged"])
+async def test_a_record_is_not_official_where_another_lies_in_its_parents_place(bus, outcome):
+    # To its writer alone it would be: whoever reads from the beginning goes on from the other one.
+    await make_task(bus, TASK, buffer_size=1)
+    device = await Device(bus, TASK, "a").enter()
+    service = asyncio.create_task(Aggregator(bus=bus, task=TASK).run())
+    await device.send(device.update(1.0).to_bytes())
+    await device.until_version(1)
+    commits = bus.log.partition(topic_name(TASK, Topic.COMMITS))
+    vanished = parse(commits.records[1].value or b"")
+    other = build(height=1, parent=vanished.parent, writer=bytes(16), body=vanished.body)
+    commits.cut(1)
+    commits.append(None, other.data)
+    faults = [Fault(outcome=outcome)]
+    bus.log.on_send = lambda topic, *_: faults.pop() if faults and topic == commits.topic else None
+    await device.send(device.update(1.0).to_bytes())
+    with pytest.raises(LostRaceError):
+        await service
+    assert [record.hash for record in await chain_of(bus, TASK)][1:] == [other.hash]
+
+
+class Slow(MemoryReader):
+    """Has nothing at hand right after a seek, as where records come over a network."""
+
+    def seek(self, partition: int, offset: int) -> None:
+        super().seek(partition, offset)
+        self.far = True
+
+    async def fetch(self, *, max_records: int = 500, timeout_s: float = 1.0) -> list[BusRecord]:
+        far, self.far = getattr(self, "far", False), timeout_s < 0.01
+        return [] if far and self.far else await super().fetch(max_records=max_records, timeout_s=timeout_s)
+
+
+async def test_a_reader_on_a_fork_finds_out_once_the_chain_goes_on(bus):
+    await make_task(bus, TASK, buffer_size=1)
+    device = await Device(bus, TASK, "a").enter()
+    async with running(bus, TASK):
+        await device.send(device.update(1.0).to_bytes())
+        await device.until_version(1)
+    bus.reader = lambda topic, positions: Slow(bus.log, topic, positions)
+    reader = CommitsReader(bus, TASK)
+    await reader.catch_up()
+    commits = bus.log.partition(topic_name(TASK, Topic.COMMITS))
+    ours = parse(commits.records[1].value or b"")
+    commits.cut(1)
+    body = replace(ours.body, runs=(), decisions=(), steps=())
+    chain = [build(height=1, parent=ours.parent, writer=bytes(16), body=ours.body)]
+    for height in (2, 3):
+        chain.append(build(height=height, parent=chain[-1].hash, writer=bytes(16), body=body))
+    fork = build(height=2, parent=ours.hash, writer=ours.writer, body=body)
+    for record in (chain[0], fork):
+        commits.append(None, record.data)
+    assert [official.record.hash for official in await reader.poll(0.1)] == [
+        fork.hash
+    ]  # as yet nothing speaks against it
+    for record in chain[1:]:
+        commits.append(None, record.data)
+    with pytest.raises(ChainLostError):
+        await reader.poll(0.1)
+    follower = Follower(bus, TASK)
+    assert await follower.enter(reader.position) is False
+    assert follower.last.hash == chain[-1].hash
 
 
 async def test_a_reader_whose_last_record_was_replaced_enters_again(bus):
