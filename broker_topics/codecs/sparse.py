@@ -6,7 +6,6 @@ tensors dense in bfloat16 beside the sparse rest; the table of them is part of t
 
 import math
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import Final
 
 import numpy as np
@@ -52,7 +51,12 @@ class SparseDecoded(Decoded):
         self._gaps, self._symbols, self._table, self._segments = gaps, symbols, table, segments
 
     def _add(self, accumulator: Vector, weight: np.float32) -> None:
-        add_together(accumulator, [(self, weight)])
+        table, kernels = self._table * weight, fast.kernels_for(accumulator)
+        if kernels is not None:
+            kernels.add_gaps(accumulator, self._gaps, np.array([len(self._gaps)]), table[None, :], self._symbols)
+        else:
+            places = positions.positions_of(self._gaps, len(self._symbols))
+            np.add.at(accumulator, places, table.take(self._symbols))
         for where, part in self._segments:
             accumulator[where] += part * weight
 
@@ -66,20 +70,19 @@ class SparseDecoded(Decoded):
 
 
 def add_together(accumulator: Vector, weighted: Sequence[tuple[SparseDecoded, np.float32]]) -> None:
-    """Add the sparse part of vectors that join, in order, in one go where there are compiled loops."""
+    """Add vectors that join, in order, in one go where there are compiled loops."""
     kernels = fast.kernels_for(accumulator)
-    if kernels is None:
+    if kernels is None or len(weighted) == 1:
         for decoded, weight in weighted:
-            places = positions.positions_of(decoded._gaps, len(decoded._symbols))
-            np.add.at(accumulator, places, (decoded._table * weight).take(decoded._symbols))
+            decoded._add(accumulator, weight)
         return
-    rows = [decoded._table * weight for decoded, weight in weighted]
-    ends = list(accumulate(len(decoded._gaps) for decoded, _ in weighted))
-    gaps, symbols = weighted[0][0]._gaps, weighted[0][0]._symbols
-    if len(weighted) > 1:
-        gaps = np.concatenate([decoded._gaps for decoded, _ in weighted])
-        symbols = np.concatenate([decoded._symbols for decoded, _ in weighted])
-    kernels.add_gaps(accumulator, gaps, np.array(ends), _table_of(rows), symbols)
+    tables = np.zeros((len(weighted), max(len(decoded._table) for decoded, _ in weighted)), dtype=np.float32)
+    for row, (decoded, weight) in zip(tables, weighted, strict=True):
+        row[: len(decoded._table)] = decoded._table * weight
+    ends = np.cumsum([len(decoded._gaps) for decoded, _ in weighted])
+    gaps = np.concatenate([decoded._gaps for decoded, _ in weighted])
+    symbols = np.concatenate([decoded._symbols for decoded, _ in weighted])
+    kernels.add_gaps(accumulator, gaps, ends, tables, symbols)
 
 
 def encode(vector: Vector, density: float, segments: Sequence[slice], max_bytes: int | None) -> Encoded:
@@ -250,13 +253,3 @@ def _read_segments(extra: Sequence[Buffer], size: int, places: Positions) -> lis
     cuts: npt.NDArray[np.int64] = np.cumsum(stops - starts)[:-1]
     bounds = zip(starts.tolist(), stops.tolist(), strict=True)
     return [(slice(start, stop), part) for (start, stop), part in zip(bounds, np.split(numbers, cuts), strict=True)]
-
-
-def _table_of(rows: list[Vector]) -> fast.Tables:
-    """Tables of unlike length, one below the other."""
-    if len(rows) == 1:
-        return rows[0].reshape(1, -1)
-    tables = np.zeros((len(rows), max(map(len, rows))), dtype=np.float32)
-    for own, row in zip(tables, rows, strict=True):
-        own[: len(row)] = row
-    return tables
