@@ -1,5 +1,6 @@
 """The inputs of a task as one numbered set of partitions: updates first, control last."""
 
+import asyncio
 import math
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
@@ -7,8 +8,13 @@ from collections.abc import Mapping, Sequence
 from broker_topics.bus import Bus, BusRecord, LogReader
 from broker_topics.crash_points import Io, passing
 from broker_topics.errors import BusError, ConfigError
-from broker_topics.record import Run, RunKind
+from broker_topics.record import Body, RunKind
 from broker_topics.topics import Topic, topic_name
+
+Place = tuple[int, int]
+"""Partition and offset of an input."""
+
+_Found = dict[Place, BusRecord]
 
 _FETCH_S = 10.0
 _AHEAD_BYTES = 16 * 1024 * 1024
@@ -60,26 +66,45 @@ class InputLog:
         self._control = len(self._ends) - 1
         self._readers: dict[str, LogReader] = {}
         self._ahead: defaultdict[int, deque[BusRecord]] = defaultdict(deque)
+        self._begun: tuple[Body, asyncio.Task[_Found]] | None = None
         self.oldest_ms = math.inf
         """When the log took in the oldest input that `fetch` gave, on its own clock."""
 
-    async def reach(self, vector: Sequence[int]) -> None:
-        """Look again how far the log goes, if it does not go as far as `vector` by what was known."""
-        if any(end < offset for end, offset in zip(self._ends, vector, strict=True)):
+    def begin(self, body: Body) -> None:
+        """Read what a record lists already now, for the `fetch` that comes next, while its caller does other things."""
+        if self._begun is None:
+            self._begun = (body, asyncio.ensure_future(self._fetch(body)))
+
+    async def fetch(self, body: Body) -> dict[Place, bytes]:
+        """The frames of all data inputs that a record lists, as far as the log still has them."""
+        begun = self._begun
+        if begun is not None and begun[0] is not body:
+            await self._give_up()
+        try:
+            found = await (begun[1] if begun is not None and begun[0] is body else self._fetch(body))
+        finally:
+            self._begun = None
+        self.oldest_ms = min([self.oldest_ms, *(record.timestamp_ms for record in found.values())])
+        return {place: record.value or b"" for place, record in found.items()}
+
+    async def _fetch(self, body: Body) -> _Found:
+        if any(end < offset for end, offset in zip(self._ends, body.vector, strict=True)):
             self._starts = await start_vector(self._bus, self._task)
             self._ends = await end_vector(self._bus, self._task)
-
-    async def fetch(self, runs: Sequence[Run]) -> dict[tuple[int, int], bytes]:
-        """The frames of all data inputs that the runs list, as far as the log still has them."""
-        found: dict[tuple[int, int], bytes] = {}
-        for run in runs:
+        found: _Found = {}
+        for run in body.runs:
             if run.kind is RunKind.DATA:
                 for offset in range(run.first, run.first + run.count):
                     record = await self.at(run.partition, offset)
                     if record is not None and record.readable:
-                        found[run.partition, offset] = record.value or b""
-                        self.oldest_ms = min(self.oldest_ms, record.timestamp_ms)
+                        found[run.partition, offset] = record
         return found
+
+    async def _give_up(self) -> None:
+        begun, self._begun = self._begun, None
+        if begun is not None:
+            begun[1].cancel()
+            await asyncio.gather(begun[1], return_exceptions=True)
 
     async def at(self, partition: int, offset: int) -> BusRecord | None:
         """The record at one place; None if retention has eaten it, it was cut off, or nothing lies there."""
@@ -134,5 +159,6 @@ class InputLog:
 
     async def close(self) -> None:
         """Give up the connections."""
+        await self._give_up()
         for reader in self._readers.values():
             await reader.close()

@@ -12,16 +12,16 @@ from broker_topics.record import RunKind
 
 
 async def check_inputs(
-    bus: Bus, fold: Fold, *, starts: Sequence[int], ends: Sequence[int], accept: Accept
+    bus: Bus, fold: Fold, *, starts: Sequence[int], ends: Sequence[int], changed: Sequence[int], accept: Accept
 ) -> list[str]:
     """Every partition must reach the vector, still hold what comes after it, and end in the input that was consumed.
 
+    Args:    changed: of `changed_inputs`.
     Returns: what is missing, in words, where `accept.loss` covers it; void runs and fillings are then made.
     Raises:  InputsLostError: acknowledged data is gone or has become other data.
     """
     vector = fold.state.vector
     missing = list(_eaten(vector, starts)) + list(_cut(vector, ends))
-    changed = await _changed(bus, fold, starts, ends)
     missing += [f"another record lies in partition {p} at offset {vector[p] - 1}" for p in changed]
     if missing and not accept.loss:
         raise InputsLostError(f"{'; '.join(missing)}. To go on without them: headwater aggregator --accept-loss")
@@ -47,7 +47,7 @@ def _cut(vector: Sequence[int], ends: Sequence[int]) -> Iterator[str]:
             yield f"partition {partition} was cut short: it ends at {end}, but {offset} inputs were acknowledged"
 
 
-async def _changed(bus: Bus, fold: Fold, starts: Sequence[int], ends: Sequence[int]) -> list[int]:
+async def changed_inputs(bus: Bus, fold: Fold, *, starts: Sequence[int], ends: Sequence[int]) -> list[int]:
     """Partitions whose last consumed input is another one now; one that retention has eaten tells nothing."""
     vector, changed = fold.state.vector, []
     log = InputLog(bus, fold.task, first=[max(0, offset - 1) for offset in vector], starts=starts, ends=ends)

@@ -4,13 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from aggregator.fold.core import Fold
+from aggregator.restore.inputs import Place
 from broker_topics.bus import Bus
 from broker_topics.frames import frame_crc
 from broker_topics.record import Body, Cause, Decision, Run, RunKind, Step
 from broker_topics.topics import Topic, topic_name
-
-Place = tuple[int, int]
-"""Partition and offset of an input."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from aggregator.chain.keyframe import load_keyframe
 from aggregator.fold.core import Fold
 from aggregator.fold.state import FoldState
-from aggregator.restore.inputs import end_vector, start_vector
+from aggregator.restore.inputs import InputLog, end_vector, start_vector
 from aggregator.restore.replayer import Progress, Replayer
 from broker_topics.bus import Bus
 from broker_topics.entry import CommitsReader, check_task
@@ -58,7 +58,8 @@ async def replay(bus: Bus, task: str, *, to_version: int | None = None, progress
     models = ModelsReader(bus, task)
     try:
         fold = await asyncio.to_thread(Fold, task=task, state=state)
-        replayer = Replayer(bus, models, fold, starts, ends, proving=True)
+        inputs = InputLog(bus, task, first=state.vector, starts=starts, ends=ends)
+        replayer = Replayer(inputs, models, fold, proving=True)
         try:
             await replayer.run(rest, progress)
         finally:

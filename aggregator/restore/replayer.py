@@ -7,9 +7,8 @@ from contextlib import suppress
 from aggregator.chain.keyframe import load_keyframe
 from aggregator.fold.core import Fold
 from aggregator.fold.outcome import DivergedError
-from aggregator.restore.inputs import InputLog
-from aggregator.restore.recovery import Place, replay_forgiving
-from broker_topics.bus import Bus
+from aggregator.restore.inputs import InputLog, Place
+from aggregator.restore.recovery import replay_forgiving
 from broker_topics.codecs import Encoded
 from broker_topics.errors import InputsLostError, WireError
 from broker_topics.messages import Delta
@@ -24,6 +23,7 @@ Progress = Callable[[int, int], None]
 class Replayer:
     """A fold that stands right before the records that come; every version's hashes are compared with the chain's.
 
+    inputs: where they are read again, from the fold's vector on.
     fold: where it stands now; another object after a record that replaces the model.
     proving: make every delta again and compare every version's hashes. Otherwise deltas are taken from the models
     topic, and the last version's hashes stand for all of them: a model that differed on the way still differs there.
@@ -32,17 +32,14 @@ class Replayer:
 
     def __init__(
         self,
-        bus: Bus,
+        inputs: InputLog,
         models: ModelsReader,
         fold: Fold,
-        starts: Sequence[int],
-        ends: Sequence[int],
         *,
         forgiving: bool = False,
         proving: bool = False,
     ) -> None:
-        self._inputs = InputLog(bus, fold.task, first=fold.state.vector, starts=starts, ends=ends)
-        self._models, self._forgiving, self._proving = models, forgiving, proving
+        self._inputs, self._models, self._forgiving, self._proving = inputs, models, forgiving, proving
         self.fold = fold
         self.lost: list[Place] = []
         self._on_trust = False
@@ -59,20 +56,25 @@ class Replayer:
     async def run(self, records: Sequence[Record], progress: Progress | None = None) -> None:
         """Apply them all; raises InputsLostError, DivergedError unless forgiving."""
         for count, record in enumerate(records, 1):
-            await self.apply(record)
+            await self.apply(record, records[count] if count < len(records) else None)
             if progress is not None:
                 progress(count, len(records))
         await self.check()
 
-    async def apply(self, record: Record) -> None:
-        """Apply one; a BusError leaves the fold where it was, and the same record may be given again."""
+    async def apply(self, record: Record, then: Record | None = None) -> None:
+        """Apply one, while the inputs of the one that comes then are read.
+
+        A BusError leaves the fold where it was, and the same record may be given again.
+        """
         if record.body.replaces_model:
             state = await load_keyframe(self._models, record)
             self.fold = await asyncio.to_thread(Fold, task=self.fold.task, state=state)
             self.lost.clear()
             return
-        await self._inputs.reach(record.body.vector)
-        await self._replay(record, await self._inputs.fetch(record.body.runs))
+        frames = await self._inputs.fetch(record.body)
+        if then is not None and not then.body.replaces_model:
+            self._inputs.begin(then.body)
+        await self._replay(record, frames)
 
     async def check(self) -> None:
         """Compare the hashes that were taken on trust; raises DivergedError."""

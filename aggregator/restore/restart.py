@@ -8,23 +8,25 @@ except what an operator accepted to be filled up.
 import asyncio
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from aggregator.chain.cache import KeyframeCache
 from aggregator.chain.keyframe import load_keyframe
 from aggregator.fold.core import Fold
-from aggregator.fold.state import FoldState
 from aggregator.restore.chain_check import check_commits, newest_parts, parts_end
-from aggregator.restore.inputs import check_partitions, end_vector, start_vector
-from aggregator.restore.log_check import check_inputs
+from aggregator.restore.inputs import InputLog, check_partitions, end_vector, start_vector
+from aggregator.restore.log_check import changed_inputs, check_inputs
 from aggregator.restore.recovery import Accept
 from aggregator.restore.replayer import Replayer
 from broker_topics.bus import Bus
 from broker_topics.entry import ChainLostError, CommitsReader, Official, check_task, entry
 from broker_topics.errors import ConfigError, InputsLostError, InvariantError
 from broker_topics.models_log import ModelsReader, PartMissingError
+
+T = TypeVar("T")
 
 _NOTE_CHARACTERS = 4_000
 
@@ -84,19 +86,13 @@ class Replica:
         return self._commits, self._replayer
 
     async def enter(self) -> None:
-        """Come from the newest readable keyframe to the newest official record.
+        """Come from the newest readable keyframe to the newest official record; its hashes are owed until what follows.
 
         Raises:  ConfigError: unknown task.  InputsLostError: records of the chain are gone, or inputs that it consumed
                  are or have become others.  DivergedError: replay reaches other bytes than the chain names.
         """
         await check_task(self._bus, self._task)
-        records, index, state = await self._keyframe()
-        starts, ends = await start_vector(self._bus, self._task), await end_vector(self._bus, self._task)
-        check_partitions(state.vector, ends)
-        known = records[index].record.body.hashes
-        fold = await asyncio.to_thread(Fold, task=self._task, state=state, hashes=known)
-        forgiving = self._accept.divergence
-        self._replayer = Replayer(self._bus, self._models, fold, starts, ends, forgiving=forgiving)
+        records, index = await self._keyframe()
         self._keyframes = [official for official in records if official.record.body.keyframe][-2:]
         newest = records[index] is self._keyframes[-1]
         self._parts_end = parts_end(records[index : index + 1]) if newest else math.inf
@@ -104,7 +100,7 @@ class Replica:
         self._published_ms = max(one.timestamp_ms for one in passed if one.record.body.steps or one is records[0])
         self.height, self._read_to = records[index].record.height, records[-1].record.height
         self._due = deque(records[index + 1 :])
-        await self._go_on()
+        await self._apply_due()
 
     async def follow(self, timeout_s: float) -> int:
         """Apply what has become official, or wait for it; how many records that were.
@@ -115,7 +111,9 @@ class Replica:
         commits, _ = self._entered
         if not self._due:
             self._due += await commits.poll(timeout_s)
-        return await self._go_on()
+        count = await self._apply_due()
+        await self._entered[1].check()
+        return count
 
     async def lead(self) -> Restored:
         """Come to the log's end, and see whether the inputs are still those that were consumed; may be repeated.
@@ -125,10 +123,13 @@ class Replica:
         """
         commits, replayer = self._entered
         self._due += await commits.catch_up()
-        await self._go_on()
+        await self._apply_due()
         starts, ends = await start_vector(self._bus, self._task), await end_vector(self._bus, self._task)
+        changed = await self._check(changed_inputs(self._bus, replayer.fold, starts=starts, ends=ends))
         missing = self._cut + [f"input {offset} of partition {partition}" for partition, offset in replayer.lost]
-        missing += await check_inputs(self._bus, replayer.fold, starts=starts, ends=ends, accept=self._accept)
+        missing += await check_inputs(
+            self._bus, replayer.fold, starts=starts, ends=ends, changed=changed, accept=self._accept
+        )
         self._commits = None  # the writer goes on with it
         return Restored(
             fold=replayer.fold,
@@ -150,19 +151,28 @@ class Replica:
             await self._commits.close()
         await self._models.close()
 
-    async def _go_on(self) -> int:
+    async def _check(self, meanwhile: Coroutine[Any, Any, T]) -> T:
+        """Compare the model's hashes, which takes a while, and read something meanwhile; raises DivergedError first."""
+        reading = asyncio.ensure_future(meanwhile)
+        try:
+            await self._entered[1].check()
+            return await reading
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+    async def _apply_due(self) -> int:
         """Apply what was read, each record once, whatever goes wrong in between."""
         count, replayer = len(self._due), self._entered[1]
         while self._due:
             official = self._due[0]
             if official.record.height != self.height + 1:
                 raise ChainLostError("records of the chain were read and lost again")
-            await replayer.apply(official.record)
+            await replayer.apply(official.record, self._due[1].record if len(self._due) > 1 else None)
             self._passed(self._due.popleft())
             if official.record.body.keyframe and self._cache is not None:
                 body, vectors = official.record.body, replayer.fold.state.vectors()
                 await asyncio.to_thread(self._cache.store, body, vectors)
-        await replayer.check()
         return count
 
     def _passed(self, official: Official) -> None:
@@ -179,8 +189,8 @@ class Replica:
             self._parts_end = parts_end([official])
             self._entered[1].keyframe_passed()
 
-    async def _keyframe(self) -> tuple[list[Official], int, FoldState]:
-        """The chain from a readable keyframe on: its records, where in them the keyframe is, and its state."""
+    async def _keyframe(self) -> tuple[list[Official], int]:
+        """Stand at a readable keyframe: the chain's records from there on or before, and where in them it is."""
         parts = await newest_parts(self._models)
         for first in (await entry(self._bus, self._task, self._models), None):
             self._commits = CommitsReader(self._bus, self._task, first)
@@ -190,21 +200,29 @@ class Replica:
                 raise ConfigError(
                     f"task {self._task!r} has no first record; make it with: headwater task create --task {self._task}"
                 )
-            loaded = await _newest_keyframe(self._models, records, self._cache)
-            if loaded is not None:
-                return records, *loaded
+            starts, ends = await start_vector(self._bus, self._task), await end_vector(self._bus, self._task)
+            for index in range(len(records) - 1, -1, -1):
+                if records[index].record.body.keyframe:
+                    with suppress(PartMissingError):
+                        self._replayer = await self._at(records[index : index + 2], starts, ends)
+                        return records, index
             await self._commits.close()
         raise InputsLostError(
             "no keyframe can be read: the models topic lost parts that the chain names, or was made anew. Bring it "
             "back from a replica or a copy, or make a new task under another name"
         )
 
-
-async def _newest_keyframe(
-    models: ModelsReader, records: Sequence[Official], cache: KeyframeCache | None
-) -> tuple[int, FoldState] | None:
-    for index in range(len(records) - 1, -1, -1):
-        if records[index].record.body.keyframe:
-            with suppress(PartMissingError):
-                return index, await load_keyframe(models, records[index].record, cache)
-    return None
+    async def _at(self, records: Sequence[Official], starts: Sequence[int], ends: Sequence[int]) -> Replayer:
+        """A fold that stands at the first of these records, a keyframe; inputs of the second are read meanwhile."""
+        record = records[0].record
+        check_partitions(record.body.vector, ends)
+        inputs = InputLog(self._bus, self._task, first=record.body.vector, starts=starts, ends=ends)
+        if len(records) > 1 and not records[1].record.body.replaces_model:
+            inputs.begin(records[1].record.body)
+        try:
+            state = await load_keyframe(self._models, record, self._cache)
+            fold = await asyncio.to_thread(Fold, task=self._task, state=state, hashes=record.body.hashes)
+        except BaseException:
+            await inputs.close()
+            raise
+        return Replayer(inputs, self._models, fold, forgiving=self._accept.divergence)

@@ -90,7 +90,6 @@ class Standby:
 
     async def _follow(self, replica: Replica, elected: asyncio.Event) -> None:
         self._show(replica)
-        self.readiness.ready()
         self.warm.set()
         with suppress(TimeoutError):
             async with asyncio.timeout(_AT_ONCE_S):  # whoever leads without a contest is told so now

@@ -128,6 +128,18 @@ async def test_a_replica_takes_deltas_from_the_models_topic_and_still_finds_a_mo
     await replica.close()
 
 
+async def test_a_replica_whose_model_differs_never_leads_although_its_inputs_are_right(bus):
+    await make_task(bus, TASK, keyframe_every=100)
+    async with running(bus, TASK):
+        await version(bus, 1, "a", "b")
+    replica = Replica(bus, TASK)
+    await replica.enter()
+    replica.fold.state.x[3] += 1.0
+    with pytest.raises(DivergedError, match="replay up to version 1 ends elsewhere than the chain says"):
+        await replica.lead()
+    await replica.close()
+
+
 async def test_a_replica_makes_deltas_again_that_are_gone(bus):
     await make_task(bus, TASK, keyframe_every=100)
     async with running(bus, TASK):
