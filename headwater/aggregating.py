@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from aggregator.chain.cache import KeyframeCache
+from aggregator.chain.read_ahead import ReadAhead
 from aggregator.leadership.election import Terms
 from aggregator.leadership.lease import KubernetesLease, LeaseElection, Told, own_identity
 from aggregator.restore.recovery import Accept
@@ -20,9 +21,10 @@ from monitoring.metrics import Metrics
 from monitoring.page.history import History
 
 
-def aggregate(task: str, settings: Settings, *, accept: Accept, standby: bool) -> None:
+def aggregate(task: str, settings: Settings, *, accept: Accept, standby: bool, ahead: ReadAhead | None = None) -> None:
     """Advance the task's model until Ctrl-C or SIGTERM; with `standby`, from the moment that SIGUSR1 comes.
 
+    Args:    ahead: what is reading the newest keyframe of the cache already.
     Raises:  ConfigError: standing by is asked for where the Lease decides anyway.
     """
     if standby and settings.lease.name:
@@ -32,12 +34,22 @@ def aggregate(task: str, settings: Settings, *, accept: Accept, standby: bool) -
     cohorts = [name.strip() for name in settings.aggregator.cohorts.split(",") if name.strip()]
     metrics = Metrics(task=task, cohorts=cohorts)
     (load_kernels if settings.aggregator.preload else defer_kernels)()
-    work = partial(_work, task=task, settings=settings, metrics=metrics, accept=accept, standby=standby)
+    folder = settings.aggregator.cache_dir
+    cache = KeyframeCache(Path(folder), task, ahead) if folder else None
+    work = partial(_work, task=task, settings=settings, metrics=metrics, accept=accept, standby=standby, cache=cache)
     serve(settings.connection, work)
 
 
 async def _work(
-    bus: Bus, stop: asyncio.Event, *, task: str, settings: Settings, metrics: Metrics, accept: Accept, standby: bool
+    bus: Bus,
+    stop: asyncio.Event,
+    *,
+    task: str,
+    settings: Settings,
+    metrics: Metrics,
+    accept: Accept,
+    standby: bool,
+    cache: KeyframeCache | None,
 ) -> None:
     own = settings.aggregator
     history = History() if own.fleet_page else None
@@ -51,7 +63,7 @@ async def _work(
         straggler_places=own.straggler_places,
         keep_parts_s=own.keep_parts_s,
         history=history,
-        cache=KeyframeCache(Path(own.cache_dir), task) if own.cache_dir else None,
+        cache=cache,
     )
     if settings.lease.name:
         aggregator.election = await asyncio.to_thread(_election, settings.lease, metrics)

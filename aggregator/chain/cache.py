@@ -6,6 +6,7 @@ wrong with it, the models topic has the same bytes.
 
 import asyncio
 import hashlib
+import mmap
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from aggregator.chain.read_ahead import SUFFIX, ReadAhead
 from broker_topics.crash_points import Io, passing
 from broker_topics.layout import Vector
 from broker_topics.record import Body
@@ -22,17 +24,20 @@ from monitoring.logs import get_logger
 _KEPT = 2
 """The newest may never become official, if its writer is killed in between: the one before is then still of use."""
 
-_SUFFIX, _HALF = ".vectors", ".half-"
+_HALF = ".half-"
 _LEFTOVER_S = 600.0
 
 log = get_logger("aggregator")
 
 
 class KeyframeCache:
-    """One task's part of a cache folder; every call blocks for as long as the disk takes, and none ever raises."""
+    """One task's part of a cache folder; every call blocks for as long as the disk takes, and none ever raises.
 
-    def __init__(self, folder: Path, task: str) -> None:
-        self._folder = folder / task
+    ahead: what is reading the newest file of this folder already.
+    """
+
+    def __init__(self, folder: Path, task: str, ahead: ReadAhead | None = None) -> None:
+        self._folder, self._ahead = folder / task, ahead
 
     def load(self, body: Body, names: Sequence[str], size: int) -> dict[str, Vector] | None:
         """The float32[size] vectors of a keyframe by name, not compared with any hash yet; None if they are not here.
@@ -46,11 +51,20 @@ class KeyframeCache:
             if path.stat().st_size != len(names) * size * 4:
                 self.ignore(body, "it is cut short or of another model")
                 return None
+            if (memory := self._read_already(path)) is not None and len(memory) == len(names) * size * 4:
+                return {
+                    name: np.frombuffer(memory, dtype="<f4", count=size, offset=index * size * 4)
+                    for index, name in enumerate(names)
+                }
             with path.open("rb") as file:
                 return {name: np.fromfile(file, dtype="<f4", count=size) for name in names}
         except OSError as error:
             self.ignore(body, str(error))
             return None
+
+    def _read_already(self, path: Path) -> mmap.mmap | None:
+        ahead, self._ahead = self._ahead, None
+        return ahead.take(path) if ahead is not None else None
 
     def ignore(self, body: Body, reason: str) -> None:
         """Say that what lies here is of no use, and delete it."""
@@ -69,7 +83,7 @@ class KeyframeCache:
                     file.write(np.ascontiguousarray(vectors[name], dtype="<f4").data)
             with passing(Io.CACHE_STORE):
                 half.replace(path)
-            for old in sorted(self._folder.glob(f"*{_SUFFIX}"), key=lambda file: file.stat().st_mtime)[:-_KEPT]:
+            for old in sorted(self._folder.glob(f"*{SUFFIX}"), key=lambda file: file.stat().st_mtime)[:-_KEPT]:
                 old.unlink()
             self._sweep()
         except OSError as error:
@@ -86,7 +100,7 @@ class KeyframeCache:
     def _path(self, body: Body) -> Path:
         """Named after what is in it: two versions of equal vectors share a file."""
         name = hashlib.sha256(body.state_hash + body.hidden_hash + body.served_hash).hexdigest()
-        return self._folder / f"{name[:32]}{_SUFFIX}"
+        return self._folder / f"{name[:32]}{SUFFIX}"
 
 
 async def remember(cache: KeyframeCache | None, body: Body, vectors: Mapping[str, Vector] | None) -> None:

@@ -1,9 +1,11 @@
 """`headwater aggregator`: the one process that advances a task's model."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from aggregator.chain.read_ahead import ReadAhead
 from headwater.hurry import hurried
 from headwater.options import Bootstrap, Task
 
@@ -43,6 +45,10 @@ def command(
         from headwater.prepared import prepared
 
         settings = prepared(bootstrap, aggregator=given)
+        folder = settings.aggregator.cache_dir
+        ahead = ReadAhead(Path(folder) / task) if folder else None
         from aggregator.restore.recovery import Accept
         from headwater.aggregating import aggregate
-    aggregate(task, settings, accept=Accept(loss=accept_loss, divergence=accept_divergence), standby=standby)
+    aggregate(
+        task, settings, accept=Accept(loss=accept_loss, divergence=accept_divergence), standby=standby, ahead=ahead
+    )

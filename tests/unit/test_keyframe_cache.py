@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from aggregator.chain.cache import KeyframeCache
+from aggregator.chain.read_ahead import ReadAhead
 from aggregator.restore.restart import Replica
 from aggregator.shell import Aggregator
 from broker_topics.layout import Layout, Tensor
@@ -41,9 +42,10 @@ async def lead_to(bus, folder, version):
     await service
 
 
-async def restored(bus, folder):
-    """A replica that entered."""
-    replica = Replica(bus, TASK, cache=KeyframeCache(folder, TASK))
+async def restored(bus, folder, *, ahead=False):
+    """A replica that entered, the newest file read ahead or not."""
+    cache = KeyframeCache(folder, TASK, ReadAhead(folder / TASK) if ahead else None)
+    replica = Replica(bus, TASK, cache=cache)
     await replica.enter()
     await replica.close()
     return replica
@@ -53,12 +55,13 @@ def files(folder: Path) -> list[Path]:
     return sorted((folder / TASK).iterdir(), key=lambda path: path.stat().st_mtime_ns)
 
 
-async def test_a_restart_takes_the_vectors_from_the_folder_and_ends_with_the_very_same_state(bus, tmp_path):
+@pytest.mark.parametrize("ahead", [False, True])
+async def test_a_restart_takes_the_vectors_from_the_folder_and_ends_with_the_very_same_state(bus, tmp_path, ahead):
     await make_task(bus, TASK, LAYOUT, keyframe_every=2)
     await lead_to(bus, tmp_path / "kept", 4)
     (tmp_path / "none").mkdir()
     without = await restored(bus, tmp_path / "none")
-    kept = await restored(bus, tmp_path / "kept")
+    kept = await restored(bus, tmp_path / "kept", ahead=ahead)
     assert kept.fold.state.meta() == without.fold.state.meta()
     assert kept.fold.state.x.tobytes() == without.fold.state.x.tobytes()
     assert kept.fold.state.model.version == 4
@@ -70,6 +73,7 @@ async def test_only_the_newest_two_keyframes_are_kept(bus, tmp_path):
     assert [path.stat().st_size for path in files(tmp_path)] == [BYTES, BYTES]
 
 
+@pytest.mark.parametrize("ahead", [False, True])
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
@@ -80,13 +84,13 @@ async def test_only_the_newest_two_keyframes_are_kept(bus, tmp_path):
     ],
     ids=["cut short", "one bit", "foreign", "empty"],
 )
-async def test_what_is_not_the_chain_s_is_said_and_fetched_again(bus, tmp_path, caplog, spoil, reason):
+async def test_what_is_not_the_chain_s_is_said_and_fetched_again(bus, tmp_path, caplog, *, spoil, reason, ahead):
     await make_task(bus, TASK, LAYOUT, keyframe_every=2)
     await lead_to(bus, tmp_path, 2)
     newest = files(tmp_path)[-1]
     right = newest.read_bytes()
     newest.write_bytes(spoil(right))
-    replica = await restored(bus, tmp_path)
+    replica = await restored(bus, tmp_path, ahead=ahead)
     assert replica.fold.state.model.version == 2
     assert replica.fold.state.state_hash() == (await chain_of(bus, TASK))[-1].body.state_hash
     assert "keyframe_cache_ignored" in caplog.text
@@ -152,3 +156,23 @@ async def test_vectors_from_the_folder_serve_where_their_parts_are_gone(bus, tmp
     replica = await restored(bus, tmp_path)
     assert replica.fold.state.model.version == 2
     assert replica.replayed == 0
+
+
+async def test_a_newest_file_that_never_became_official_costs_nothing_but_its_reading(bus, tmp_path):
+    await make_task(bus, TASK, LAYOUT, keyframe_every=2)
+    await lead_to(bus, tmp_path, 2)
+    (tmp_path / TASK / "unofficial.vectors").write_bytes(bytes(BYTES))
+    replica = await restored(bus, tmp_path, ahead=True)
+    assert replica.fold.state.state_hash() == (await chain_of(bus, TASK))[-1].body.state_hash
+    assert len(files(tmp_path)) == 3
+
+
+def test_what_was_read_ahead_is_given_once_and_for_its_own_path_only(tmp_path):
+    assert ReadAhead(tmp_path / "missing").take(tmp_path / "a.vectors") is None
+    (tmp_path / "a.vectors").write_bytes(b"1234")
+    assert ReadAhead(tmp_path).take(tmp_path / "b.vectors") is None
+    ahead = ReadAhead(tmp_path)
+    taken = ahead.take(tmp_path / "a.vectors")
+    assert taken is not None
+    assert taken[:] == b"1234"
+    assert ahead.take(tmp_path / "a.vectors") is None
