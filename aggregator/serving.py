@@ -47,6 +47,7 @@ class Serving:
     admitted: list[tuple[Admission, int]] = field(default_factory=list)
     due: float | None = None
     _bytes: int = 0
+    _stepped: bool = False
 
     async def run(self) -> None:
         """Serve for ever; a repair comes before everything else."""
@@ -106,8 +107,11 @@ class Serving:
     def _limit(self) -> int:
         """Accepted updates to the next step: K, or those in the buffer and all that waits behind it.
 
-        What was refused does not count, or a buffer would wait for updates that nobody has sent.
+        What was refused does not count, or a buffer would wait for updates that nobody has sent. The first step takes
+        K only: whoever waited for a leader hears of one the sooner.
         """
+        if not self._stepped:
+            return self.fold.limit(0)
         return self.fold.limit(self.fold.pending + updates_behind(self.fold.state.vector, self.committer.ends))
 
     def _full(self, limit: int) -> bool:
@@ -167,6 +171,6 @@ class Serving:
         await self.committer.room()
         with stage(self.metrics, "aggregate"):
             draft = await asyncio.to_thread(self.fold.step, cause)
-        admitted, self.admitted, self.due, self._bytes = self.admitted, [], None, 0
+        admitted, self.admitted, self.due, self._bytes, self._stepped = self.admitted, [], None, 0, True
         self.metrics.buffer_updates.set(0)
         await self.committer.put(Pending(draft=draft, admitted=admitted), self.fold.state)

@@ -86,6 +86,7 @@ class Committer:
     ends: Sequence[int] = ()
     looked: asyncio.Event = field(default_factory=asyncio.Event)
     _lost_races: int = 0
+    _begun: bool = False
     _again_at_s: float = 0.0
     _log_seen: tuple[float, float] | None = None
     _queue: "asyncio.Queue[Pending]" = field(default_factory=asyncio.Queue)
@@ -115,14 +116,18 @@ class Committer:
         self.oldest_ms = min([self.oldest_ms, *appended])
         if appended:
             self._saw(max(appended))
-        many = self.since_keyframe >= state.settings.keyframe_every
-        due = self.keyframe_due or (many and self._may_try)
+        due = self.keyframe_due or (self._many(state.settings.keyframe_every) and self._may_try)
+        self._begun = True
         if pending.draft.body.replaces_model or due:
             self._still.clear()
             pending.before = (self.since_keyframe, self.oldest_ms)
             self.since_keyframe, self.oldest_ms, self._sweeper.keyframe_needed = 0, math.inf, False
             pending.keyframe, pending.vectors = await asyncio.to_thread(keyframe_parts, state), state.vectors()
         self._queue.put_nowait(pending)
+
+    def _many(self, every: int) -> bool:
+        """Whether so many steps were made since the last one; a new leader's first record allows for more."""
+        return self.since_keyframe >= (every if self._begun else every + every // 2)
 
     @property
     def keyframe_due(self) -> bool:

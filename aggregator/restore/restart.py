@@ -191,8 +191,10 @@ class Replica:
 
     async def _keyframe(self) -> tuple[list[Official], int]:
         """Stand at a readable keyframe: the chain's records from there on or before, and where in them it is."""
-        parts = await newest_parts(self._models)
-        for first in (await entry(self._bus, self._task, self._models), None):
+        parts, first_known = await asyncio.gather(
+            newest_parts(self._models), entry(self._bus, self._task, self._models)
+        )
+        for first in (first_known, None):
             self._commits = CommitsReader(self._bus, self._task, first)
             records = await self._commits.to_the_end()
             self._cut = check_commits(self._task, self._commits, records, parts, self._accept)

@@ -197,6 +197,17 @@ async def test_a_few_updates_more_than_k_that_came_together_do_not_wait_for_othe
     assert [step.cause for step in records[-1].body.steps] == [Cause.FULL]
 
 
+async def test_the_first_step_of_a_leader_takes_k_updates_and_the_next_what_waits(bus):
+    await make_task(bus, TASK, buffer_size=2, backlog_buffer_size=40)
+    fleet = await devices(bus, *(f"d{number}" for number in range(20)))
+    for device in fleet:
+        await device.send(device.update(1.0).to_bytes())
+    async with running(bus, TASK):
+        await fleet[0].until_version(2)
+    inputs = [step.inputs for record in await chain_of(bus, TASK) for step in record.body.steps]
+    assert inputs[:2] == [2, 18]
+
+
 async def test_an_append_whose_answer_is_lost_enters_the_chain_once(bus):
     await make_task(bus, TASK)
     a, b = await devices(bus, "a", "b")
