@@ -182,25 +182,24 @@ class MemoryReader:
         if not self._open:
             raise BusError("the reader is closed; make a new one")
         self._log.check_up()
-        wanted = [p for p in self._positions if p not in self._paused]
-        for partition in wanted:
-            self._check_in_log(partition)
+        wanted = [self._log.partition(self._topic, p) for p in self._positions if p not in self._paused]
+        for where in wanted:
+            self._check_in_log(where)
         first = self._turn % len(wanted) if wanted else 0
         self._turn += 1
         taken: list[BusRecord] = []
-        for partition in wanted[first:] + wanted[:first]:
-            where = self._log.partition(self._topic, partition)
-            some = where.read(self._positions[partition], max_records - len(taken))
-            if some:
-                self._positions[partition] = some[-1].offset + 1
+        for where in wanted[first:] + wanted[:first]:
+            position = self._positions[where.partition]
+            if position < where.end and (some := where.read(position, max_records - len(taken))):
+                self._positions[where.partition] = some[-1].offset + 1
                 taken += some
         return taken
 
-    def _check_in_log(self, partition: int) -> None:
-        where, position = self._log.partition(self._topic, partition), self._positions[partition]
+    def _check_in_log(self, where: MemoryPartition) -> None:
+        position = self._positions[where.partition]
         if not where.start <= position <= where.end:
             raise OffsetGoneError(
-                f"{self._topic}[{partition}]: offset {position} lies outside the log, which holds "
+                f"{self._topic}[{where.partition}]: offset {position} lies outside the log, which holds "
                 f"{where.start} to {where.end}"
             )
 

@@ -72,9 +72,10 @@ def run_virtually(main: Coroutine[Any, Any, T]) -> T:
     finally:
         for _ in range(3):  # what is cancelled may begin something to wind down
             left = asyncio.all_tasks(loop)
+            if not left:
+                break
             for task in left:
                 task.cancel()
-            if left:
-                loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()

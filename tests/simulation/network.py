@@ -172,11 +172,11 @@ class LinkReader(MemoryReader):
     async def fetch(self, *, max_records: int = 500, timeout_s: float = 1.0) -> list[BusRecord]:
         await self._link.gate()
         before, aside = dict(self._positions), self._left_aside()
-        self.pause(aside)
+        self._paused.update(aside)
         try:
             records = await super().fetch(max_records=max_records, timeout_s=timeout_s)
         finally:
-            self.resume(aside)
+            self._paused.difference_update(aside)
         try:
             self._link.check_reachable()
         except BusError:
