@@ -13,6 +13,7 @@ import subprocess
 import sys
 import venv
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from platformdirs import user_cache_path
@@ -120,12 +121,13 @@ def _run(command: list[str], **environment: str) -> str:
 
 
 def main() -> int:
-    """Fetch what is missing; say what is done."""
+    """Fetch what is missing, all at once; say what is done."""
     CACHE.mkdir(parents=True, exist_ok=True)
+    print("\n".join(STEPS), file=sys.stderr)
     try:
-        for name, ensure in STEPS.items():
-            print(name, file=sys.stderr)
-            ensure()
+        with ThreadPoolExecutor() as pool:
+            for step in [pool.submit(ensure) for ensure in STEPS.values()]:
+                step.result()
     except HeadwaterError as error:
         print(f"headwater: {error}", file=sys.stderr)
         return error.exit_code
