@@ -71,8 +71,9 @@ class Device:
             "num_examples": 8,
             "num_steps": 1,
             "work": 1.0,
-            "encoded": encode(np.full(size, value, np.float32), CodecId.FLOAT32),
         }
+        if "encoded" not in changed:
+            fields["encoded"] = encode(np.full(size, value, np.float32), CodecId.FLOAT32)
         return Update(**{**fields, **changed})  # type: ignore[arg-type]
 
     async def send(self, data: bytes) -> Position:

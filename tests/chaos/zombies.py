@@ -107,7 +107,7 @@ async def _backlog(bus: KafkaBus, task: str, rng: np.random.Generator) -> None:
 
 async def _until_decided(bus: KafkaBus, task: str) -> None:
     while sum(len(record.body.decisions) for record in await chain_of(bus, task)) < _DEVICES:
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.1)
 
 
 async def makers(ground: Ground, bootstrap: str) -> None:

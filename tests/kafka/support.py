@@ -32,6 +32,9 @@ REPOSITORY = Path(__file__).parent.parent.parent
 DEADLINE_S = 100.0
 """How long anything may take on a machine with other work; an idle one needs a small part of it."""
 
+POLL_S = 0.25
+"""Between two looks at a chain: each reads all of it again, and takes its time from those who are waited for."""
+
 
 class GaveUpError(AssertionError):
     """Something did not come true in time."""
@@ -163,7 +166,7 @@ class Fleet:
         give_up = time.monotonic() + DEADLINE_S
         while not true():
             self._give_up_after(give_up, what)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.1)
 
     async def until_told(self, role: Role, event: str, times: int = 1) -> None:
         """Wait until a role has written an event so often."""
@@ -174,7 +177,7 @@ class Fleet:
         give_up = time.monotonic() + DEADLINE_S
         while await accepted(bus, self.task) < count:
             self._give_up_after(give_up, f"{count} updates were accepted")
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(POLL_S)
 
     def _give_up_after(self, moment: float, what: str) -> None:
         failed = [role.name for role in self.roles if not role.may_end and role.process.poll() is not None]
@@ -218,7 +221,7 @@ async def settled_history(bus: Bus, task: str, *, evidence: Evidence | None = No
     give_up = time.monotonic() + DEADLINE_S
     while not await all_settled(bus, task):
         assert time.monotonic() < give_up, "what the log acknowledged was never decided on"
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(POLL_S)
     history = await check(bus, task, evidence=evidence, settled=True, keyframes=1)
     assert not history.violations, history.violations
     return history

@@ -16,7 +16,7 @@ from broker_topics.kafka import KafkaBus
 from broker_topics.record import Cause
 from broker_topics.settings import ConnectionSettings
 from tests.fleet import chain_of
-from tests.kafka.support import Fleet, Role, all_settled, fleet_in, free_port, get, settled_history
+from tests.kafka.support import POLL_S, Fleet, Role, all_settled, fleet_in, free_port, get, settled_history
 from worker import LocalResult, TrainContext, Worker
 
 SHAPES = {"weight": (300, 10), "bias": (10,)}
@@ -122,12 +122,12 @@ async def pause_and_resume(fleet: Fleet, bus: KafkaBus) -> None:
     paused = (await chain_of(bus, fleet.task))[-1]
     async with asyncio.timeout(60):
         while await all_settled(bus, fleet.task):
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(POLL_S)
     assert (await chain_of(bus, fleet.task))[-1].hash == paused.hash
     assert await fleet.run("control", "resume") == (0, "resume: done\n")
     async with asyncio.timeout(60):
         while (await chain_of(bus, fleet.task))[-1].body.version <= paused.body.version:
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(POLL_S)
 
 
 async def roll_back(fleet: Fleet, bus: KafkaBus) -> None:
@@ -149,7 +149,7 @@ async def roll_back(fleet: Fleet, bus: KafkaBus) -> None:
     assert "headwater task keyframes" in refused
     async with asyncio.timeout(60):
         while (await chain_of(bus, fleet.task))[-1].body.version <= made.body.version:
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(POLL_S)
 
 
 async def assert_the_model_is_one(fleet: Fleet, bus: KafkaBus, head: str) -> None:

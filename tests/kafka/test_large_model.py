@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.backlog import forget_task, make_task
 from benchmarks.process import AggregatorProcess
-from broker_topics.codecs import CodecId, encode
+from broker_topics.codecs import CodecId, Encoded, encode
 from broker_topics.follow import Follower
 from broker_topics.kafka import KafkaBus
 from broker_topics.settings import ConnectionSettings
@@ -30,17 +30,16 @@ async def task(bootstrap: str, task_name: str) -> AsyncIterator[str]:
     await forget_task(bootstrap, task_name)
 
 
-def some(seed: int) -> np.ndarray:
-    """A delta in which one number in a thousand moves."""
+def some(seed: int) -> Encoded:
+    """A delta in which one number in a thousand moves, as it travels."""
     rng, delta = np.random.default_rng(seed), np.zeros(MODEL_BYTES // 4, np.float32)
     delta[seed::1_000] = rng.standard_normal(len(delta[seed::1_000]), dtype=np.float32)
-    return delta
+    return encode(delta, CodecId.SPARSE, density=0.001)
 
 
-async def both_send(devices: list[Device], version: int) -> None:
+async def both_send(devices: list[Device], deltas: list[Encoded], version: int) -> None:
     """A sparse update of each device; returns when the version that they make was followed to."""
-    for number, device in enumerate(devices):
-        encoded = encode(some(10 * version + number), CodecId.SPARSE, density=0.001)
+    for device, encoded in zip(devices, deltas, strict=True):
         await device.send(device.update(0.0, encoded=encoded).to_bytes())
     await devices[0].until_version(version)
 
@@ -57,13 +56,14 @@ async def test_a_model_of_200_mb_is_trained_and_survives_kill_9_in_bounded_memor
         devices = [Device(bus, task, "w-1"), Device(bus, task, "w-2")]
         devices[0].follower = devices[1].follower = follower = Follower(bus, task)
         await follower.enter()
+        deltas = [some(seed) for seed in (1, 2)]
         async with AggregatorProcess(bootstrap, task, log) as aggregator:
             for version in (1, 2):
-                await both_send(devices, version)
+                await both_send(devices, deltas, version)
             peaks = [aggregator.peak_bytes()]
             await aggregator.kill()
         async with AggregatorProcess(bootstrap, task, log) as aggregator:
-            await both_send(devices, 3)
+            await both_send(devices, deltas, 3)
             peaks.append(aggregator.peak_bytes())
         newcomer = Follower(bus, task)
         await newcomer.enter()

@@ -3,6 +3,7 @@
 All roles are processes of the command; the API server is a stand-in that keeps Leases honestly.
 """
 
+import asyncio
 import signal
 import time
 from collections.abc import Iterator
@@ -48,6 +49,7 @@ async def went_on(fleet: Fleet, bus: KafkaBus, role: Role) -> float:
     height = (await chain_of(bus, fleet.task))[-1].height
     while (await chain_of(bus, fleet.task))[-1].height == height:
         assert role.process.poll() is None, role.text[-1500:]
+        await asyncio.sleep(0.1)
     return time.monotonic()
 
 
