@@ -8,7 +8,7 @@ Pure: time is an argument. The Lease only makes two leaders rare; what keeps two
    than others wait: whether it was cut off, frozen or its API server hangs, it has stepped down before another begins.
 3. Every write names the version that it replaces; the API server refuses it if another was quicker.
 4. A leader that is not sure whether its write arrived reads before it writes again.
-5. One request that hangs, as when one of several API servers dies, leaves a leader the time for another.
+5. Requests that hang, as when one of several API servers dies, leave a leader the time for others: three in all.
 6. A Lease that somebody deleted is made again by its holder; others wait as if it were still there.
 """
 
@@ -37,7 +37,7 @@ class Terms:
             duration_s=duration_s,
             renew_deadline_s=duration_s * 2 / 3,
             retry_s=duration_s / 6,
-            request_s=min(2.0, duration_s / 4),
+            request_s=min(2.0, duration_s / 6),
         )
 
 

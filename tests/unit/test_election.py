@@ -22,7 +22,7 @@ TERMS = Terms.of(6)
 
 
 def test_a_leader_renews_six_times_in_the_time_that_others_wait_and_gives_up_after_two_thirds() -> None:
-    assert Terms.of(6) == Terms(duration_s=6, renew_deadline_s=4.0, retry_s=1.0, request_s=1.5)
+    assert Terms.of(6) == Terms(duration_s=6, renew_deadline_s=4.0, retry_s=1.0, request_s=1.0)
     assert Terms.of(15) == Terms(duration_s=15, renew_deadline_s=10.0, retry_s=2.5, request_s=2.0)
 
 
@@ -114,15 +114,17 @@ def test_a_leader_that_cannot_renew_steps_down_before_anybody_else_may_begin() -
     assert not elector.leading
 
 
-def test_a_request_that_hangs_leaves_a_leader_the_time_for_another() -> None:
+def test_two_requests_that_hang_leave_a_leader_the_time_for_a_third() -> None:
     elector = leader(sent_s=0.0)
     elector.step(Due(), 1.0)
-    assert elector.step(Failed(), 1.0 + TERMS.request_s) == Wait(2.5)
-    assert elector.step(Due(), 2.5) == Read()
-    assert elector.step(Seen(lease("a", "1")), 2.6) == Write(lease("a", "1"))
-    elector.step(Written(lease("a", "2")), 2.7)
+    assert elector.step(Failed(), 1.0 + TERMS.request_s) == Wait(2.0)
+    assert elector.step(Due(), 2.0) == Read()
+    assert elector.step(Failed(), 2.0 + TERMS.request_s) == Wait(3.0)
+    assert elector.step(Due(), 3.0) == Read()
+    assert elector.step(Seen(lease("a", "1")), 3.1) == Write(lease("a", "1"))
+    elector.step(Written(lease("a", "2")), 3.2)
     assert elector.leading
-    assert elector.deadline_s == 6.6
+    assert elector.deadline_s == pytest.approx(7.1)
 
 
 def test_a_leader_that_was_stopped_and_continued_steps_down_whatever_it_hears_first() -> None:

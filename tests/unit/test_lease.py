@@ -148,11 +148,11 @@ async def test_a_leader_that_somebody_else_overwrote_steps_down(server: LeaseSer
             await asyncio.wait_for(first.run, 5)
 
 
-async def test_a_request_that_hangs_costs_no_leader_its_place(server: LeaseServer) -> None:
+async def test_two_requests_that_hang_cost_no_leader_its_place(server: LeaseServer) -> None:
     async with contender("a", Terms.of(4)) as one:
         await until(one.elected.is_set)
-        server.hanging = 1
-        await until(lambda: one.failures() == 1)
+        server.hanging = 2
+        await until(lambda: one.failures() == 2)
         seen = len(server.history)
         await until(lambda: len(server.history) > seen)
         assert not one.run.done()
@@ -174,7 +174,7 @@ async def test_a_lease_that_is_deleted_is_made_again_by_its_leader(server: Lease
 
 async def test_a_slow_api_server_costs_no_leader_its_place(server: LeaseServer) -> None:
     server.delay_s = 0.2
-    async with contender("a") as one:
+    async with contender("a", Terms.of(4)) as one:
         await until(one.elected.is_set)
         await until(lambda: len(server.history) >= 5)
         assert not one.run.done()
