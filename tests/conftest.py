@@ -4,7 +4,6 @@ import logging
 import os
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -19,7 +18,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take longest, so that of several processes none is left alone with one of them."""
 
     def turn(item: pytest.Item) -> int:
-        path = item.path.relative_to(Path(__file__).parent).as_posix()
+        path = item.nodeid.removeprefix("tests/")
         return next((place for place, begins in enumerate(LONGEST) if path.startswith(begins)), len(LONGEST))
 
     items.sort(key=turn)
