@@ -16,7 +16,7 @@ from broker_topics.errors import ConfigError
 from broker_topics.memory import MemoryBus
 from broker_topics.memory_log import MemoryLog
 from broker_topics.topics import Topic, topic_name
-from tests.chaos.crash_points import CREATOR, DEVICE, SERVING, STARTING
+from tests.chaos.crash_points import CREATOR, DEVICE, IDLE, SERVING, STARTING
 from tests.fleet import LAYOUT, Device, make_task, running, until
 from worker import Limits, LocalResult, TrainContext, Worker
 
@@ -36,7 +36,7 @@ def test_a_point_is_told_before_and_after_and_not_after_a_failure() -> None:
 
 
 def test_a_soak_goes_through_every_point() -> None:
-    assert {*CREATOR, *STARTING, *SERVING, *DEVICE} == set(Io)
+    assert {*CREATOR, *STARTING, *SERVING, *IDLE, *DEVICE} == set(Io)
 
 
 @pytest.mark.parametrize(
