@@ -7,6 +7,7 @@ from broker_topics.bus import Bus, LogReader, OffsetGoneError
 from broker_topics.chain import ChainPosition, ChainReader
 from broker_topics.crash_points import Io, passing
 from broker_topics.errors import BusError, ConfigError, WireError
+from broker_topics.messages import Head
 from broker_topics.models_log import ModelsReader
 from broker_topics.record import Record, parse
 from broker_topics.topics import Topic, topic_name
@@ -32,6 +33,11 @@ class Official:
     record: Record
     offset: int
     timestamp_ms: int
+
+
+def head_of(keyframe: Official) -> Head:
+    """What `head` says while this is the newest official keyframe."""
+    return Head(offset=keyframe.offset, height=keyframe.record.height, record_hash=keyframe.record.hash)
 
 
 class CommitsReader:

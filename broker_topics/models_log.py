@@ -21,7 +21,10 @@ _IN_FLIGHT = 4
 _OPENING = 3
 """Parts that are checked and unpacked while the next ones are fetched."""
 
-_TAIL_RECORDS = 64
+HEAD_EVERY = 32
+"""Parts after which `head` is written once more: who enters looks for it from the end, and parts are large."""
+
+_TAIL_RECORDS = HEAD_EVERY + 2 * _IN_FLIGHT
 _LAST_RECORDS = 16
 _FETCH_S = 10.0
 
@@ -34,10 +37,15 @@ class PartMissingError(WireError):
 
 
 class ModelsWriter:
-    """Sends parts a few at a time, so that a model of any size needs memory for a few pieces only."""
+    """Sends parts a few at a time, so that a model of any size needs memory for a few pieces only.
 
-    def __init__(self, bus: Bus, task: str, writer: bytes) -> None:
+    head: what the topic's own `head` says, where it is known.
+    """
+
+    def __init__(self, bus: Bus, task: str, writer: bytes, *, head: Head | None = None) -> None:
         self._bus, self._topic, self._writer = bus, topic_name(task, Topic.MODELS), writer
+        self.head = head
+        self._since_head = 0
 
     async def publish(self, height: int, parts: Iterable[Part]) -> tuple[PartRef, ...]:
         """Send the parts of one record durably; where each lies, in order. Parts are cut in a thread, as they go."""
@@ -46,6 +54,7 @@ class ModelsWriter:
         refs: list[PartRef] = []
         try:
             while (part := await asyncio.to_thread(next, source, None)) is not None:
+                await self._repeat_head()
                 if len(under_way) >= _IN_FLIGHT:
                     refs.append(await self._landed(under_way.popleft()))
                 under_way.append((part, asyncio.ensure_future(self._send(height, part))))
@@ -65,8 +74,15 @@ class ModelsWriter:
         with passing(Io.PART):
             return (await self._bus.send(self._topic, key=key, value=part.value)).offset
 
+    async def _repeat_head(self) -> None:
+        self._since_head += 1
+        if self.head is not None and self._since_head > HEAD_EVERY:
+            with suppress(BusError):
+                await self.write_head(self.head)
+
     async def write_head(self, head: Head) -> None:
         """Name the newest official keyframe; compaction keeps only the last such record."""
+        self.head, self._since_head = head, 0
         with passing(Io.HEAD):
             await self._bus.send(self._topic, key=HEAD_KEY, value=head.to_bytes())
 

@@ -22,10 +22,10 @@ from aggregator.insight.observer import Observer
 from aggregator.restore.inputs import check_partitions, end_vector
 from broker_topics.bus import Bus
 from broker_topics.crash_points import Io, passing
-from broker_topics.entry import Official
+from broker_topics.entry import Official, head_of
 from broker_topics.errors import BusError, ConfigError, LostRaceError
 from broker_topics.layout import Vector
-from broker_topics.messages import Head, Reject
+from broker_topics.messages import Reject
 from broker_topics.record import Body, PartRef
 from broker_topics.topics import Topic, topic_name
 from monitoring.logs import get_logger
@@ -98,6 +98,7 @@ class Committer:
     def __post_init__(self) -> None:
         self._still.set()
         self._lost_races = self.writer.lost_races
+        self.writer.models.head = head_of(self.keyframes[-1]) if self.keyframes else None
         self.metrics.retention_seconds.set(self.retention_ms / 1000)
         self._sweeper = Sweeper(self.bus, self.task, self.writer.models, list(self.keyframes), self.keep_ms)
 
@@ -279,8 +280,7 @@ class Committer:
         record = official.record
         log.info("keyframe_official", height=record.height, version=record.body.version)
         try:
-            head = Head(offset=official.offset, height=record.height, record_hash=record.hash)
-            await self.writer.models.write_head(head)
+            await self.writer.models.write_head(head_of(official))
             self.metrics.keyframe_last_success_timestamp_seconds.set(self.now_s())
             with stage(self.metrics, "snapshot"):
                 await self._sweeper.keyframe(official)

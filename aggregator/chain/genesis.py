@@ -9,10 +9,10 @@ from aggregator.fold.state import FoldState
 from aggregator.restore.inputs import start_vector
 from broker_topics.bus import Bus
 from broker_topics.codecs import CodecId, check_fits
-from broker_topics.entry import CommitsReader, Official
+from broker_topics.entry import CommitsReader, Official, head_of
 from broker_topics.errors import ConfigError, LostRaceError
 from broker_topics.layout import Layout, Vector
-from broker_topics.messages import Head, payload_limit
+from broker_topics.messages import payload_limit
 from broker_topics.provision import apply_topics
 from broker_topics.record import Cause
 from broker_topics.task import TaskSettings
@@ -54,8 +54,7 @@ async def create_task(
             official = await writer.append(replace(draft.body, parts=parts, keyframe=True))
         except LostRaceError:
             raise TaskExistsError(f"task {task!r} was made by somebody else at this moment") from None
-        head = Head(offset=official.offset, height=0, record_hash=official.record.hash)
-        await writer.models.write_head(head)
+        await writer.models.write_head(head_of(official))
         return official
     finally:
         await commits.close()

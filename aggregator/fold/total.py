@@ -13,7 +13,8 @@ class Total:
     """Σ weight · update over float32[n], to the same bits however many are added in one go."""
 
     def __init__(self, size: int) -> None:
-        self._sum: Vector = np.zeros(size, dtype=np.float32)
+        self._sum: Vector = np.empty(size, dtype=np.float32)
+        self._sum.fill(0.0)  # finding the memory takes the machine a while: here, not under the first update
         self._waiting: list[tuple[Decoded, float]] = []
         self._waiting_bytes = 0
         prepare(self._sum)
