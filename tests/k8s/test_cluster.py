@@ -1,6 +1,6 @@
 """`make k8s-test`: without a cluster it says so; against a stand-in of one it tries everything and hears every fault.
 
-A real API server is no part of the tests: run it on a cluster of yours before you trust it.
+A real API server is no part of the tests; what one was found to do, the stand-in does too.
 """
 
 import os

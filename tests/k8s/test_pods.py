@@ -165,5 +165,10 @@ def test_one_aggregator_of_two_may_go_at_a_time_and_they_lie_on_different_nodes(
     assert spread == {"kubernetes.io/hostname": "DoNotSchedule", "topology.kubernetes.io/zone": "ScheduleAnyway"}
 
 
+def test_pods_that_are_not_ready_hold_up_no_drain_of_their_node() -> None:
+    budgets = pick(resources("production"), "PodDisruptionBudget")
+    assert {b["spec"]["unhealthyPodEvictionPolicy"] for b in budgets} == {"AlwaysAllow"}
+
+
 def test_nobody_scales_the_single_writer_by_load() -> None:
     assert not [r for overlay in OVERLAYS for r in resources(overlay) if "Autoscaler" in r["kind"]]
