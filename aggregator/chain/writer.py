@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import secrets
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 
 from broker_topics.bus import Bus
@@ -166,17 +166,25 @@ class ChainWriter:
         if not there:
             raise InputsLostError("the commits topic lost more records than this aggregator has seen; restore its log")
         missing = list(self._kept)[len(there) :]
-        for place in missing:
-            await self._bus.send(self._topic, key=None, value=place.record.data)
-        log.warning("records_put_back", count=len(missing))
+        # Not where another's record comes first: a copy may land where the lost one was, and whoever looked there
+        # would take it for official.
         self._commits.rewind(there[-1])
+        again = await self._found_again(missing)
+        for place in missing[len(again) :]:
+            await self._bus.send(self._topic, key=None, value=place.record.data)
+        log.warning("records_put_back", count=len(missing) - len(again))
         # Until they are read where they lie now, they stay remembered: the log may be cut once more.
-        again = await self._commits.catch_up()
-        if len(again) > len(missing) or any(
-            a.record.hash != m.record.hash for a, m in zip(again, missing, strict=False)
-        ):
-            raise _lost_race(again[-1])
+        again += await self._found_again(missing[len(again) :])
         self._kept = deque([*there, *again, *missing[len(again) :]], maxlen=_KEPT)
+
+    async def _found_again(self, missing: Sequence[Official]) -> list[Official]:
+        """What is official now of the records that were missing; raises LostRaceError where it is another's."""
+        found = await self._commits.catch_up()
+        if len(found) > len(missing) or any(
+            f.record.hash != m.record.hash for f, m in zip(found, missing, strict=False)
+        ):
+            raise _lost_race(found[-1])
+        return found
 
     @property
     def _is_short(self) -> bool:

@@ -22,6 +22,7 @@ from aggregator.restore.log_check import changed_inputs, check_inputs
 from aggregator.restore.recovery import Accept
 from aggregator.restore.replayer import Replayer
 from broker_topics.bus import Bus
+from broker_topics.chain import ChainPosition
 from broker_topics.entry import ChainLostError, CommitsReader, Official, check_task, entry
 from broker_topics.errors import ConfigError, InputsLostError, InvariantError
 from broker_topics.models_log import ModelsReader, PartMissingError
@@ -72,6 +73,7 @@ class Replica:
         self._parts_end: float = 0
         self._cut: list[str] = []
         self._read_to = self.height = -1
+        self._followed = False
         self.replayed = 0
 
     @property
@@ -110,7 +112,7 @@ class Replica:
         """
         commits, _ = self._entered
         if not self._due:
-            self._due += await commits.poll(timeout_s)
+            self._take(await commits.poll(timeout_s))
         count = await self._apply_due()
         await self._entered[1].check()
         return count
@@ -122,8 +124,9 @@ class Replica:
                  and nobody accepted that.
         """
         commits, replayer = self._entered
-        self._due += await commits.catch_up()
+        self._take(await commits.catch_up())
         await self._apply_due()
+        await self._see_whether_all_read_the_same(commits.position)
         starts, ends = await start_vector(self._bus, self._task), await end_vector(self._bus, self._task)
         changed = await self._check(changed_inputs(self._bus, replayer.fold, starts=starts, ends=ends))
         missing = self._cut + [f"input {offset} of partition {partition}" for partition, offset in replayer.lost]
@@ -142,6 +145,24 @@ class Replica:
             parts_end=self._parts_end,
             repair="; ".join(missing)[:_NOTE_CHARACTERS],
         )
+
+    def _take(self, found: Sequence[Official]) -> None:
+        self._due += found
+        self._followed = self._followed or bool(found)
+
+    async def _see_whether_all_read_the_same(self, ours: ChainPosition) -> None:
+        """Whoever follows a log that was cut may have followed what a writer soon saw to be no part of the chain.
+
+        Raises:  ChainLostError: who enters now does not come to where this replica stands.
+        """
+        if not self._followed:
+            return
+        anew = CommitsReader(self._bus, self._task, await entry(self._bus, self._task, self._models))
+        try:
+            if all(official.record.hash != ours.hash for official in await anew.to_the_end()):
+                raise ChainLostError(f"the chain no longer leads to record {ours.height}, which was followed")
+        finally:
+            await anew.close()
 
     async def close(self) -> None:
         """Give up the connections, but for what `lead` handed on."""

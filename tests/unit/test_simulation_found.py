@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from aggregator.restore.restart import Replica
 from aggregator.shell import Aggregator
 from broker_topics.bus import BusRecord
 from broker_topics.entry import ChainLostError, CommitsReader, Official
@@ -12,7 +13,7 @@ from broker_topics.errors import InputsLostError, LostRaceError
 from broker_topics.follow import Follower
 from broker_topics.memory import MemoryBus, MemoryReader
 from broker_topics.memory_log import Fault, MemoryLog
-from broker_topics.record import Record, build, parse
+from broker_topics.record import Cause, Record, build, parse
 from broker_topics.topics import Topic, topic_name
 from tests.fleet import Device, chain_of, make_task, running, until
 
@@ -106,6 +107,8 @@ async def test_a_record_is_not_official_where_another_lies_in_its_parents_place(
     with pytest.raises(LostRaceError):
         await service
     assert [record.hash for record in await chain_of(bus, TASK)][1:] == [other.hash]
+    # Nor is the vanished one put back: at the very offset where it lay, `head` would lead to it.
+    assert vanished.data not in {record.value for record in commits.records}
 
 
 class Slow(MemoryReader):
@@ -149,6 +152,28 @@ async def test_a_reader_on_a_fork_finds_out_once_the_chain_goes_on(bus):
     follower = Follower(bus, TASK)
     assert await follower.enter(reader.position) is False
     assert follower.last.hash == chain[-1].hash
+
+
+async def test_a_standby_that_followed_a_fork_does_not_lead_on_from_it(bus):
+    await make_task(bus, TASK, buffer_size=1)
+    device = await Device(bus, TASK, "a").enter()
+    async with running(bus, TASK):
+        await device.send(device.update(1.0).to_bytes())
+        await device.until_version(1)
+    replica = Replica(bus, TASK)
+    await replica.enter()
+    commits = bus.log.partition(topic_name(TASK, Topic.COMMITS))
+    ours = parse(commits.records[1].value or b"")
+    other = build(height=1, parent=ours.parent, writer=bytes(16), body=ours.body)
+    body = replace(ours.body, runs=(), decisions=(), steps=(), cause=Cause.CONTROL)
+    fork = build(height=2, parent=ours.hash, writer=ours.writer, body=body)
+    commits.cut(1)
+    for record in (other, fork):
+        commits.append(None, record.data)
+    assert await replica.follow(0.1) == 1
+    with pytest.raises(ChainLostError, match="no longer leads to record 2"):
+        await replica.lead()
+    await replica.close()
 
 
 async def test_a_reader_whose_last_record_was_replaced_enters_again(bus):
