@@ -105,8 +105,12 @@ class Bus(Protocol):
     async def partition_for(self, topic: str, key: bytes) -> int:
         """The partition that records with this key belong to (murmur2, as Kafka's own clients)."""
 
-    def reader(self, topic: str, positions: Mapping[int, int]) -> LogReader:
-        """Read `partition → offset` of one topic; connects at the first fetch."""
+    def reader(self, topic: str, positions: Mapping[int, int], *, evenly: bool = False) -> LogReader:
+        """Read `partition → offset` of one topic; connects at the first fetch.
+
+        Args:    evenly: ask for a little of every partition at once, not for much of a few: who wants only the next
+                 records of each has them sooner.
+        """
 
     async def start_offsets(self, topic: str) -> dict[int, int]:
         """The oldest offset that is still there, of every partition."""

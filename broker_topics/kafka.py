@@ -84,14 +84,15 @@ class KafkaBus:
         self._check_open()
         return partition_of(key, await self._queries.partition_count(topic))
 
-    def reader(self, topic: str, positions: Mapping[int, int]) -> KafkaReader:
-        """Read `partition → offset` of one topic; connects at the first fetch."""
+    def reader(self, topic: str, positions: Mapping[int, int], *, evenly: bool = False) -> KafkaReader:
+        """Read `partition → offset` of one topic; connects at the first fetch; see `Bus.reader`."""
         self._check_open()
         reader = KafkaReader(
             self._connection,
             self._queries,
             topic,
             positions,
+            evenly=evenly,
             stall_s=self._stall_s,
             on_close=self._readers.discard,
         )

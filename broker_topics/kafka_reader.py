@@ -35,6 +35,7 @@ class KafkaReader:
         topic: str,
         positions: Mapping[int, int],
         *,
+        evenly: bool = False,
         stall_s: float,
         on_close: Callable[["KafkaReader"], None],
     ) -> None:
@@ -44,6 +45,8 @@ class KafkaReader:
         self._connection = connection
         self._queries = queries
         self._positions = dict(positions)
+        # A batch that is larger comes nevertheless, alone: the broker lets nobody stand still.
+        self._share = _FETCH_BYTES // len(positions) if evenly else _PARTITION_FETCH_BYTES
         self._paused: set[int] = set()
         self._stall_s = stall_s
         self._on_close = on_close
@@ -123,7 +126,7 @@ class KafkaReader:
                 check_crcs=True,
                 fetch_max_wait_ms=_BROKER_WAIT_MS,
                 fetch_max_bytes=_FETCH_BYTES,
-                max_partition_fetch_bytes=_PARTITION_FETCH_BYTES,
+                max_partition_fetch_bytes=min(_PARTITION_FETCH_BYTES, self._share),
             )
             try:
                 await self._connection.open(consumer.start())

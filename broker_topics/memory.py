@@ -87,7 +87,7 @@ class MemoryBus:
         self._check_open()
         return partition_of(key, self.log.spec(topic).partitions)
 
-    def reader(self, topic: str, positions: Mapping[int, int]) -> "MemoryReader":
+    def reader(self, topic: str, positions: Mapping[int, int], *, evenly: bool = False) -> "MemoryReader":
         """Read `partition → offset` of one topic."""
         return MemoryReader(self.log, topic, positions)
 

@@ -55,12 +55,22 @@ def _joined(updates: Mapping[int, int], control: Mapping[int, int]) -> list[int]
 
 
 class InputLog:
-    """Reads listed inputs again, in the order of the records that list them; a little is read ahead."""
+    """Reads listed inputs again, in the order of the records that list them; a little is read ahead.
+
+    evenly: as a reader of the bus does it.
+    """
 
     def __init__(
-        self, bus: Bus, task: str, *, first: Sequence[int], starts: Sequence[int], ends: Sequence[int]
+        self,
+        bus: Bus,
+        task: str,
+        *,
+        first: Sequence[int],
+        starts: Sequence[int],
+        ends: Sequence[int],
+        evenly: bool = False,
     ) -> None:
-        self._bus, self._task = bus, task
+        self._bus, self._task, self._evenly = bus, task, evenly
         self._starts, self._ends = list(starts), list(ends)
         self._first = [max(start, offset) for start, offset in zip(starts, first, strict=True)]
         self._control = len(self._ends) - 1
@@ -154,7 +164,7 @@ class InputLog:
         if topic not in self._readers:
             wanted = [self._control] if topic is Topic.CONTROL else range(self._control)
             positions = {self._number(p): self._first[p] for p in wanted}
-            self._readers[topic] = self._bus.reader(topic_name(self._task, topic), positions)
+            self._readers[topic] = self._bus.reader(topic_name(self._task, topic), positions, evenly=self._evenly)
         return self._readers[topic]
 
     async def close(self) -> None:

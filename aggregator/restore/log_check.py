@@ -50,7 +50,8 @@ def _cut(vector: Sequence[int], ends: Sequence[int]) -> Iterator[str]:
 async def changed_inputs(bus: Bus, fold: Fold, *, starts: Sequence[int], ends: Sequence[int]) -> list[int]:
     """Partitions whose last consumed input is another one now; one that retention has eaten tells nothing."""
     vector, changed = fold.state.vector, []
-    log = InputLog(bus, fold.task, first=[max(0, offset - 1) for offset in vector], starts=starts, ends=ends)
+    before = [max(0, offset - 1) for offset in vector]
+    log = InputLog(bus, fold.task, first=before, starts=starts, ends=ends, evenly=True)
     try:
         for partition, crc in enumerate(fold.state.last_crc):
             record = await log.at(partition, vector[partition] - 1) if crc is not None else None

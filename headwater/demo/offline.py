@@ -86,9 +86,9 @@ class OfflineBus:
         self._antenna.check()
         return await self._inner.partition_for(topic, key)
 
-    def reader(self, topic: str, positions: Mapping[int, int]) -> LogReader:
+    def reader(self, topic: str, positions: Mapping[int, int], *, evenly: bool = False) -> LogReader:
         """A reader that answers while online."""
-        return OfflineReader(self._inner.reader(topic, positions), self._antenna)
+        return OfflineReader(self._inner.reader(topic, positions, evenly=evenly), self._antenna)
 
     async def start_offsets(self, topic: str) -> dict[int, int]:
         """The oldest offsets; BusError while offline."""

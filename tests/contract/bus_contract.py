@@ -206,6 +206,18 @@ class BusContract:
         records = await read(bus.reader(commits, {0: 0}), 3)
         assert all(record.value == value for record in records)
 
+    async def test_a_reader_that_asks_evenly_gets_what_is_larger_than_its_share_too(
+        self, bus: Bus, updates: str
+    ) -> None:
+        for partition in range(12):
+            await send_all(bus, updates, [bytes([number]) * 700 * KIB for number in range(2)], partition=partition)
+        reader = bus.reader(updates, dict.fromkeys(range(12), 0), evenly=True)
+        found = await read(reader, 24)
+        assert sorted((r.partition, r.offset, (r.value or b"")[0]) for r in found) == [
+            (partition, number, number) for partition in range(12) for number in range(2)
+        ]
+        await reader.close()
+
     async def test_a_record_above_the_limit_is_refused_and_never_sent(self, bus: Bus, commits: str) -> None:
         await bus.send(commits, key=None, value=b"before")
         with pytest.raises(ConfigError, match="1,048,577 bytes is above the limit of 1,048,576"):

@@ -158,7 +158,7 @@ class Link(MemoryBus):
         await self.gate()
         return await super().describe(topics)
 
-    def reader(self, topic: str, positions: Mapping[int, int]) -> MemoryReader:
+    def reader(self, topic: str, positions: Mapping[int, int], *, evenly: bool = False) -> MemoryReader:
         return LinkReader(self, topic, positions)
 
 
