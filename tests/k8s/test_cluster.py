@@ -15,6 +15,7 @@ from tests.k8s.api_server import api_server
 from tests.k8s.cluster import Cluster
 from tests.k8s.manifests import needed
 from tests.k8s.tools import KUSTOMIZE, ROOT, too_old
+from tests.kafka.support import GaveUpError
 
 DEAD = """
 apiVersion: v1
@@ -86,6 +87,17 @@ def test_a_cluster_that_lets_faults_pass_is_told(
     printed = capsys.readouterr().out
     assert "WRONG  a Deployment with a pod that runs as root was taken without a warning" in printed
     assert "4 faults" in printed
+
+
+async def test_what_never_comes_is_told_with_the_log_as_it_is_then() -> None:
+    log: list[str] = []
+
+    def led() -> bool:
+        log.append("lease_unreachable: forbidden")
+        return False
+
+    with pytest.raises(GaveUpError, match="the second one leads\nlease_unreachable: forbidden"):
+        await try_cluster.until(led, "the second one leads", lambda: "\n".join(log), within_s=0.0)
 
 
 def test_a_token_of_a_service_account_makes_a_configuration_of_its_own(

@@ -16,7 +16,7 @@ from broker_topics.local.cluster import LocalCluster
 from tests.k8s.cluster import Cluster
 from tests.k8s.manifests import OVERLAYS, Resource, pick, pod_templates, resources
 from tests.k8s.tools import KUSTOMIZE, ensure_kustomize
-from tests.kafka.support import Fleet, Role, fleet_in
+from tests.kafka.support import Fleet, GaveUpError, Role, fleet_in
 
 FIRST = ("ServiceAccount", "Role", "RoleBinding")
 """Kinds that must really be there before a pod of theirs can be tried; they do nothing by themselves."""
@@ -83,12 +83,12 @@ def try_faults(cluster: Cluster, namespace: str) -> Iterator[str]:
             yield f"{why} was taken"
 
 
-async def until(true: Callable[[], bool], what: str, within_s: float = 60.0) -> float:
-    """Wait for something; the seconds it took."""
+async def until(true: Callable[[], bool], what: str, log: Callable[[], str], within_s: float = 60.0) -> float:
+    """Wait for something; the seconds it took. What never comes is told with the end of the log as it is then."""
     began = time.monotonic()
     while not true():
         if time.monotonic() - began > within_s:
-            raise AssertionError(f"it never came that {what}")
+            raise GaveUpError(f"it never came that {what}\n{log()[-2000:]}")
         await asyncio.sleep(0.05)
     return time.monotonic() - began
 
@@ -116,17 +116,17 @@ async def _take_over(cluster: Cluster, namespace: str, fleet: Fleet, config: Pat
         return lambda: cluster.holder(LEASE, namespace) == identity
 
     first = contend("first")
-    await until(led_by("first"), f"the first aggregator leads\n{first.text[-2000:]}")
+    await until(led_by("first"), "the first aggregator leads", lambda: first.text)
     second = contend("second")
-    await until(lambda: "health_listening" in second.text, "the second aggregator stands by")
+    await until(lambda: "health_listening" in second.text, "the second aggregator stands by", lambda: second.text)
     fleet.worker("w-1", "w-2", "w-3")
     first.kill()
-    took_s = await until(led_by("second"), f"the second aggregator leads\n{second.text[-2000:]}")
+    took_s = await until(led_by("second"), "the second aggregator leads", lambda: second.text)
     print(f"election: killed with -9, the other one held the Lease {took_s:.1f} s later (it lasts {LEASE_S} s)")
     third = contend("third")
-    await until(lambda: "health_listening" in third.text, "the third aggregator stands by")
+    await until(lambda: "health_listening" in third.text, "the third aggregator stands by", lambda: third.text)
     ending = asyncio.create_task(second.stop())
-    took_s = await until(led_by("third"), f"the third aggregator leads\n{third.text[-2000:]}")
+    took_s = await until(led_by("third"), "the third aggregator leads", lambda: third.text)
     print(f"election: ended in order, the other one held the Lease {took_s:.1f} s later")
     faults = [] if (status := await ending) == 0 else [f"an aggregator that was told to end ended with {status}"]
     return iter(faults + ([] if await third.stop() == 0 else ["the last aggregator did not end with 0"]))
@@ -145,7 +145,10 @@ def main() -> int:
     with cluster.namespace(like) as namespace:
         faults = [*try_manifests(cluster, namespace), *try_faults(cluster, namespace)]
         if "--no-election" not in sys.argv[1:]:
-            faults += asyncio.run(try_election(cluster, namespace))
+            try:
+                faults += asyncio.run(try_election(cluster, namespace))
+            except GaveUpError as error:
+                faults.append(f"election: {error}")
     for fault in faults:
         print(f"WRONG  {fault}")
     print(f"{len(faults)} faults")
