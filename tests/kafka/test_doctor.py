@@ -1,5 +1,6 @@
 """`headwater doctor` and `headwater status` on a real broker, each fault really made."""
 
+import asyncio
 import json
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ from headwater.cli import run
 from tests.fleet import Device, make_task, running
 from tests.kafka.acls import allow
 from tests.kafka.certificates import Authority
+from tests.kafka.support import POLL_S, all_settled
 
 
 async def look(bootstrap: str, task: str, folder: Path, **changed: Any) -> dict[str, list[Finding]]:
@@ -40,13 +42,15 @@ def words(found: dict[str, list[Finding]], check: str) -> str:
 
 
 async def trained(bus: KafkaBus, task: str, devices: int, **settings: Any) -> None:
-    """One version from these devices, so that everybody was heard."""
+    """A version or two from these devices, so that everybody was heard."""
     await make_task(bus, task, **{"flush_deadline_s": 0.2, **settings})
     fleet = [await Device(bus, task, f"w-{number}").enter() for number in range(devices)]
     async with running(bus, task):
         for device in fleet:
             await device.send(device.update(1.0).to_bytes())
         await fleet[0].until_version(1)
+        while not await all_settled(bus, task):
+            await asyncio.sleep(POLL_S)
     for device in fleet:
         await device.follower.close()
 

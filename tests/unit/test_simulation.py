@@ -39,7 +39,7 @@ def test_a_seed_does_the_same_again():
 @pytest.mark.parametrize("plant", sorted(PLANTS))
 def test_a_planted_bug_is_found(plant):
     with planted(plant):
-        assert any(simulate(seed, NEEDS.get(plant, "")).violations for seed in range(80))
+        assert any(simulate(seed, NEEDS.get(plant, "")).violations for seed in range(400))
 
 
 def test_a_fleet_outlives_a_chain_that_is_cut_and_written_on_by_others_again_and_again():
