@@ -22,13 +22,15 @@ class LeaseServer:
     """Leases by namespace and name, and when each was written by whom.
 
     mode: ok, hang, nonsense, or an HTTP status that every request gets. lost_answers: writes that arrive unanswered.
-    hanging: requests that hang before the others are answered, as one of several API servers makes them.
+    read_only: a Role without the right to write. hanging: requests that hang before the others are answered, as one of
+    several API servers makes them.
     """
 
     def __init__(self) -> None:
         self.mode: str | int = "ok"
         self.delay_s = 0.0
         self.lost_answers = 0
+        self.read_only = False
         self.hanging = 0
         self.leases: dict[tuple[str, str], dict[str, Any]] = {}
         self.requests: list[tuple[str, str]] = []
@@ -108,6 +110,8 @@ class LeaseServer:
             return _send(request, self.mode, _status(self.mode, "told to"))
         if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":
             return _send(request, 401, _status(401, "Unauthorized"))
+        if self.read_only and body:
+            return _send(request, 403, _status(403, "Forbidden"))
         with self._lock:
             status, answer = self._apply(request.command, request.path, json.loads(body) if body else None)
         if request.command != "GET" and self.lost_answers:

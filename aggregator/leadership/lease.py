@@ -209,7 +209,7 @@ class LeaseElection:
     identity: str = field(default_factory=own_identity)
     clock_s: Callable[[], float] = clock_s
     _elector: Elector = field(init=False)
-    _reason: str = ""
+    _reasons: dict[type[Read | Write], str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._elector = Elector(self.identity, self.terms)
@@ -261,9 +261,9 @@ class LeaseElection:
         except ConflictError:
             return Conflict()
         except Exception as error:  # whatever a client raises: only an answer counts
-            self._failed(error)
+            self._failed(effect, error)
             return Failed()
-        self._reason = ""
+        self._reasons.pop(type(effect), None)
         return answer
 
     async def _answer(self, effect: Read | Write) -> Event:
@@ -271,10 +271,10 @@ class LeaseElection:
             return Written(await self.store.write(effect.lease))
         return Seen(await self.store.read())
 
-    def _failed(self, error: Exception) -> None:
-        """Count it; say it once for each reason, for an API server may be away for long."""
+    def _failed(self, effect: Read | Write, error: Exception) -> None:
+        """Count it; say it once for each reason: it may stay so for long, of writes alone where a right is missing."""
         self.metrics.lease_failures_total.inc()
         reason = f"{type(error).__name__}: {error}".rstrip(": ")
-        if reason != self._reason:
-            self._reason = reason
+        if reason != self._reasons.get(type(effect)):
+            self._reasons[type(effect)] = reason
             log.warning("lease_unreachable", reason=reason)

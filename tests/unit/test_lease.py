@@ -130,6 +130,16 @@ async def test_a_standby_survives_every_failure_and_leads_when_the_api_server_is
         await until(one.elected.is_set)
 
 
+async def test_a_right_that_is_missing_is_said_once_although_the_other_requests_are_answered(
+    server: LeaseServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.read_only = True
+    async with contender("a") as one:
+        await until(lambda: one.failures() >= 3)
+    assert {method for method, _ in server.requests} == {"GET", "POST"}
+    assert caplog.text.count("lease_unreachable") == 1
+
+
 async def test_a_write_whose_answer_is_lost_is_taken_up_again(server: LeaseServer) -> None:
     server.lost_answers = 1
     async with contender("a") as one:
