@@ -94,14 +94,7 @@ def continues(last: Record | None, body: Body) -> bool:
 
 def settled_in(body: Body, partition: int, offset: int) -> Decision | RunKind | None:
     """The decision on one input, the kind of void run that covers it, or None where this record does not."""
-    index = 0
-    for run in body.runs:
-        inside = run.partition == partition and run.first <= offset < run.first + run.count
-        if run.kind is not RunKind.DATA:
-            if inside:
-                return run.kind
-            continue
-        if inside:
-            return body.decisions[index + offset - run.first]
-        index += run.count
+    for run, decisions in body.decided():
+        if run.partition == partition and run.first <= offset < run.first + run.count:
+            return decisions[offset - run.first] if decisions else run.kind
     return None

@@ -6,7 +6,7 @@ MessagePack and at most 512 KiB.
 
 import hashlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -130,6 +130,14 @@ class Body:
     def base_hash(self) -> bytes:
         """The 8 bytes by which updates name the hidden model of this version."""
         return self.hidden_hash[:8]
+
+    def decided(self) -> Iterator[tuple[Run, Sequence[Decision]]]:
+        """Each run with the decisions on its inputs, one for each offset; none where it is void."""
+        index = 0
+        for run in self.runs:
+            count = run.count if run.kind is RunKind.DATA else 0
+            yield run, self.decisions[index : index + count]
+            index += count
 
     @property
     def replaces_model(self) -> bool:

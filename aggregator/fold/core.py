@@ -145,13 +145,11 @@ class Fold:
         """
         if self.consumed:
             raise InvariantError("records are replayed between steps only")
-        decisions = iter(body.decisions)
-        for run in body.runs:
+        for run, decisions in body.decided():
             if run.kind is not RunKind.DATA:
                 self.void(partition=run.partition, first=run.first, count=run.count, kind=run.kind)
-                continue
-            for offset in range(run.first, run.first + run.count):
-                self._again(run.partition, offset, next(decisions), inputs.get((run.partition, offset)))
+            for offset, decision in enumerate(decisions, run.first):
+                self._again(run.partition, offset, decision, inputs.get((run.partition, offset)))
         if sum(step.inputs for step in body.steps) != self.pending:
             raise DivergedError(f"version {body.version}: its decisions are not what its step says it took")
         if self.pending and delta is not None:

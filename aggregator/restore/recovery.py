@@ -31,13 +31,11 @@ def forgive(body: Body, frames: Mapping[Place, bytes]) -> tuple[Body, tuple[Plac
     runs: list[Run] = []
     kept: list[Decision] = []
     lost: list[Place] = []
-    decisions = iter(body.decisions)
-    for run in body.runs:
+    for run, decisions in body.decided():
         if run.kind is not RunKind.DATA:
             runs.append(run)
-            continue
-        for offset in range(run.first, run.first + run.count):
-            decision, data = next(decisions), frames.get((run.partition, offset))
+        for offset, decision in enumerate(decisions, run.first):
+            data = frames.get((run.partition, offset))
             if data is not None and frame_crc(data) == decision.crc:
                 runs.append(Run(run.partition, offset, 1))
                 kept.append(decision)

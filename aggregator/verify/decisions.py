@@ -163,12 +163,8 @@ class Decisions:
 
 def inputs_of(record: Record, found: Found, known: Mapping[int, bytes]) -> Iterator[Input]:
     """Every input that a record decided on, in its order."""
-    decisions = iter(record.body.decisions)
-    for run in record.body.runs:
-        if run.kind is not RunKind.DATA:
-            continue
-        for offset in range(run.first, run.first + run.count):
-            decision = next(decisions)
+    for run, decisions in record.body.decided():
+        for offset, decision in enumerate(decisions, run.first):
             there = found.get((run.partition, offset))
             data = there.value or b"" if there is not None and there.readable else None
             if data is None or frame_crc(data) != decision.crc:

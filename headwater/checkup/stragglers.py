@@ -11,7 +11,7 @@ from broker_topics.bus import Bus
 from broker_topics.entry import Official, check_task
 from broker_topics.errors import ConfigError, RejectCode, WireError
 from broker_topics.messages import Update
-from broker_topics.record import Body, Decision, RunKind
+from broker_topics.record import Body, Decision
 from broker_topics.topics import Topic, topic_name
 from headwater.checkup.facts import chain_since_keyframe, glance_of
 from headwater.checkup.tail import between
@@ -97,11 +97,9 @@ async def _since(bus: Bus, task: str, chain: Sequence[Official], rows: dict[str,
 
 def _decided(body: Body) -> Iterator[tuple[tuple[int, int], Decision]]:
     """(partition, offset) of every data input of a record, with its decision."""
-    decisions = iter(body.decisions)
-    for run in body.runs:
-        if run.kind is RunKind.DATA:
-            for offset in range(run.first, run.first + run.count):
-                yield (run.partition, offset), next(decisions)
+    for run, decisions in body.decided():
+        for offset, decision in enumerate(decisions, run.first):
+            yield (run.partition, offset), decision
 
 
 def _count(row: Straggler, decision: Decision, since: _Since) -> None:

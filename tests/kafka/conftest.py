@@ -15,6 +15,7 @@ from broker_topics.local.plan import free_ports
 from broker_topics.settings import ConnectionSettings
 from tests.kafka import quick_java
 from tests.kafka.certificates import Authority, Identity
+from tests.kafka.damage import Made
 from tests.kafka.live import Live, watched_fleet
 from tests.kafka.support import Fleet, fleet_in
 
@@ -71,9 +72,33 @@ def broker(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> It
 
 
 @pytest.fixture
-def bootstrap(broker: LocalCluster) -> str:
-    """`host:port` of a real broker that all tests of this process share."""
-    return broker.bootstrap
+def bootstrap(request: pytest.FixtureRequest) -> str:
+    """`host:port` of the broker that all tests of this process share; in a module with a `damage`, of the hurt one."""
+    cluster: LocalCluster = request.getfixturevalue("cluster" if hasattr(request.module, "damage") else "broker")
+    return cluster.bootstrap
+
+
+@pytest.fixture(scope="module")
+def damaged(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[LocalCluster, dict[str, Made]]]:
+    """A broker of the module's own and the tasks on it, after the module's `damage` has hurt them."""
+    cluster = LocalCluster(data=tmp_path_factory.mktemp("damaged"))
+    tasks = asyncio.run(request.module.damage(cluster))
+    yield cluster, tasks
+    asyncio.run(cluster.stop())
+
+
+@pytest.fixture
+def cluster(damaged: tuple[LocalCluster, dict[str, Made]]) -> LocalCluster:
+    """The broker that was hurt."""
+    return damaged[0]
+
+
+@pytest.fixture
+def tasks(damaged: tuple[LocalCluster, dict[str, Made]]) -> dict[str, Made]:
+    """The tasks on it, by name."""
+    return damaged[1]
 
 
 @pytest.fixture

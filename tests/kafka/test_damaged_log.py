@@ -4,7 +4,6 @@ All damage is done in one go to the tasks of one broker, each its own: one stop,
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
@@ -18,14 +17,6 @@ from tests.fleet import Device, chain_of, metric, running, until
 from tests.kafka import segments
 from tests.kafka.damage import VERSIONS, Made, accepting, goes_on, make, refused, repairs
 from tests.kafka.support import fleet_in, settled_history
-
-
-@pytest.fixture(scope="module")
-def damaged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalCluster, dict[str, Made]]]:
-    cluster = LocalCluster(data=tmp_path_factory.mktemp("damaged"))
-    tasks = asyncio.run(damage(cluster))
-    yield cluster, tasks
-    asyncio.run(cluster.stop())
 
 
 async def damage(cluster: LocalCluster) -> dict[str, Made]:
@@ -42,22 +33,6 @@ async def damage(cluster: LocalCluster) -> dict[str, Made]:
     segments.cut(segments.log_folder(cluster, tasks["models"].topic(Topic.MODELS)), 7)
     await cluster.restart()
     return tasks
-
-
-@pytest.fixture
-def cluster(damaged: tuple[LocalCluster, dict[str, Made]]) -> LocalCluster:
-    return damaged[0]
-
-
-@pytest.fixture
-def tasks(damaged: tuple[LocalCluster, dict[str, Made]]) -> dict[str, Made]:
-    return damaged[1]
-
-
-@pytest.fixture
-async def bus(cluster: LocalCluster) -> AsyncIterator[KafkaBus]:
-    async with KafkaBus(ConnectionSettings(bootstrap=cluster.bootstrap)) as bus:
-        yield bus
 
 
 async def test_inputs_cut_from_the_log_stop_the_start_until_they_are_given_up(

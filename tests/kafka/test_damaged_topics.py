@@ -5,9 +5,7 @@ All damage is done in one go to the tasks of one broker, each its own: one stop,
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Iterator
 
-import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from aiokafka.admin.records_to_delete import RecordsToDelete
 from aiokafka.structs import TopicPartition
@@ -32,14 +30,6 @@ UNREADABLE = {
     "records that are none": (b"\xff" * 40, 0),
     "no record where one should be": (zlib.compress(b"", wbits=31), 1),
 }
-
-
-@pytest.fixture(scope="module")
-def damaged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalCluster, dict[str, Made]]]:
-    cluster = LocalCluster(data=tmp_path_factory.mktemp("damaged"))
-    tasks = asyncio.run(damage(cluster))
-    yield cluster, tasks
-    asyncio.run(cluster.stop())
 
 
 async def damage(cluster: LocalCluster) -> dict[str, Made]:
@@ -79,22 +69,6 @@ async def eat_and_remake(cluster: LocalCluster, bus: KafkaBus, tasks: dict[str, 
         await admin.close()
     for name in ("renewed", "remade"):
         await bus.create([spec for spec in topic_specs(name, replication=1) if spec.name in remade])
-
-
-@pytest.fixture
-def cluster(damaged: tuple[LocalCluster, dict[str, Made]]) -> LocalCluster:
-    return damaged[0]
-
-
-@pytest.fixture
-def tasks(damaged: tuple[LocalCluster, dict[str, Made]]) -> dict[str, Made]:
-    return damaged[1]
-
-
-@pytest.fixture
-async def bus(cluster: LocalCluster) -> AsyncIterator[KafkaBus]:
-    async with KafkaBus(ConnectionSettings(bootstrap=cluster.bootstrap)) as bus:
-        yield bus
 
 
 async def test_batches_that_cannot_be_decoded_are_passed_one_by_one_as_unreadable(

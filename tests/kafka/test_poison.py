@@ -8,7 +8,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from broker_topics.kafka import KafkaBus
-from broker_topics.record import Record, RunKind
+from broker_topics.record import Record
 from broker_topics.topics import Topic, topic_name
 from tests.fleet import Device, chain_of, make_task, running
 from tests.kafka.support import rejects_of, settled_history
@@ -51,11 +51,9 @@ def codes_of(chain: Iterable[Record]) -> dict[Place, str]:
     """What the chain decided on each input."""
     found: dict[Place, str] = {}
     for record in chain:
-        decisions = iter(record.body.decisions)
-        for run in record.body.runs:
-            if run.kind is RunKind.DATA:
-                for offset in range(run.first, run.first + run.count):
-                    found[run.partition, offset] = next(decisions).code or ACCEPTED
+        for run, decisions in record.body.decided():
+            for offset, decision in enumerate(decisions, run.first):
+                found[run.partition, offset] = decision.code or ACCEPTED
     return found
 
 

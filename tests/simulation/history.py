@@ -7,7 +7,7 @@ from aggregator.verify.links import follows
 from broker_topics.bus import Bus, BusRecord
 from broker_topics.errors import WireError
 from broker_topics.layout import Vector
-from broker_topics.record import Decision, Record, RunKind, parse
+from broker_topics.record import Decision, Record, parse
 from broker_topics.topics import Topic, topic_name
 
 
@@ -94,12 +94,8 @@ def walk(commits: Iterable[BusRecord]) -> Iterator[tuple[int, Record]]:
 def inputs_of(history: History, known: Mapping[int, bytes]) -> Iterator[Input]:
     """Every input that the chain decided on, in its order; `known` are frames by CRC that the log may have lost."""
     for record in history.chain:
-        decisions = iter(record.body.decisions)
-        for run in record.body.runs:
-            if run.kind is not RunKind.DATA:
-                continue
-            for offset in range(run.first, run.first + run.count):
-                decision = next(decisions)
+        for run, decisions in record.body.decided():
+            for offset, decision in enumerate(decisions, run.first):
                 found = history.inputs.get((run.partition, offset))
                 data = found.value if found is not None else known.get(decision.crc)
                 yield Input(record.height, run.partition, offset, decision, data)

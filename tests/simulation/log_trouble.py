@@ -64,15 +64,13 @@ class LogTrouble:
             self.stale_head,
             self.lose_head,
             self.compact,
-            *self.rng.choice(
-                [
-                    [self.lose_part, self.eat_consumed],
-                    [self.lose_part, self.eat_consumed],
-                    [self.eat_consumed, self.cut_inputs],
-                    [self.cut_commits, self.supplant],
-                ]
-            ),
+            *self._destroying(),
         ]
+
+    def _destroying(self) -> list[Callable[[], None]]:
+        chain = [self.cut_commits, self.supplant]
+        parts, inputs = [self.lose_part, self.eat_consumed], [self.eat_consumed, self.cut_inputs]
+        return chain if self.world.trouble else self.rng.choice([parts, parts, inputs, chain])
 
     def may_have_overtaken(self) -> bool:
         """Whether retention may have taken what one aggregator has not read, because another had."""
