@@ -7,10 +7,12 @@ from typing import Any, TypeVar
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaConnectionError, KafkaError, NodeNotReadyError, TopicAlreadyExistsError
 from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
+from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.offset import OffsetRequest
 
 from broker_topics.errors import BusError, ConfigError
+from broker_topics.kafka_batches import Batch, batches_in
 from broker_topics.kafka_connect import Connection, make_client, quietly
 from broker_topics.kafka_errors import LIBRARY_ERRORS, code_error, translate
 from broker_topics.topics import TopicSpec
@@ -19,6 +21,8 @@ EARLIEST, LATEST = -2, -1
 """Kafka's own numbers for the two ends of a log."""
 
 _RETRY_S = 0.1
+_FETCH_WAIT_MS = 500
+_FETCH_BYTES = 2 * 1024 * 1024
 _APPEARS_S = 1.0
 _UNKNOWN_TOPIC = 3
 _TOPIC_RESOURCE = 2
@@ -72,6 +76,21 @@ class KafkaQueries:
             return dict(sorted(found.items()))
 
         return await self._ask(f"offsets of {topic}", ask)
+
+    async def batches(self, topic: str, partition: int, offset: int) -> tuple[list[Batch], int]:
+        """What lies in a partition from `offset` on, by the batches' own headers, and where its log ends."""
+        leaders = await self._leaders(topic)
+
+        async def ask(client: AIOKafkaClient) -> tuple[list[Batch], int]:
+            request = FetchRequest(_FETCH_WAIT_MS, 1, _FETCH_BYTES, 0, [(topic, [(partition, offset, _FETCH_BYTES)])])
+            answer = await client.send(leaders[partition], request)
+            ((_, ((_, code, end, *rest),)),) = answer.topics
+            if failed := code_error(code):
+                leaders.update(await self._leaders(topic))
+                raise failed(topic)
+            return batches_in(rest[-1] or b""), end
+
+        return await self._ask(f"batches of {topic}", ask)
 
     async def existing(self, topics: Sequence[str]) -> set[str]:
         """Those of the topics that exist; raises ConfigError where access rules hide one."""

@@ -10,9 +10,11 @@ from aiokafka.structs import TopicPartition
 
 from broker_topics.bus import BusRecord, OffsetGoneError
 from broker_topics.errors import BusError, ConfigError
+from broker_topics.kafka_batches import bus_record, read
 from broker_topics.kafka_connect import Connection, quietly
 from broker_topics.kafka_errors import is_unreadable, translate
 from broker_topics.kafka_queries import LATEST, KafkaQueries
+from broker_topics.topics import keeps_every_offset
 
 # A whole batch must fit (max.message.bytes is 1 MiB + 64 KiB); more only makes one pass through the loop longer.
 _PARTITION_FETCH_BYTES = 2 * 1024 * 1024
@@ -54,6 +56,8 @@ class KafkaReader:
         self._closed = False
         self._careful = False
         self._failed_at: dict[int, int] = {}
+        self._gapless = keeps_every_offset(topic)
+        self._explained: dict[int, int] = {}
         self._restarted = False
         self._polled_ms = 0
         self._alive_at = 0.0
@@ -168,25 +172,37 @@ class KafkaReader:
                 raise _UnreadableError from error
             self._rewind(consumer)
             raise translate(error, f"reading {self.topic}") from error
-        return [record for batch in batches.values() for record in self._accept(batch)]
+        records, strange = list[BusRecord](), list[int]()
+        for where, batch in batches.items():
+            if not self._accept(batch, consumer.highwater(where), records):
+                strange.append(where.partition)
+        for partition in strange:
+            self._rewind(consumer)
+            records += await self._as_it_lies(partition, max(1, max_records - len(records)))
+        return records or (await self._getmany(consumer, partitions, max_records, timeout_s) if strange else [])
 
-    def _accept(self, batch: Sequence[Any]) -> list[BusRecord]:
-        records = []
+    async def _as_it_lies(self, partition: int, most: int) -> list[BusRecord]:
+        """What comes next, read past aiokafka: it believes what a batch says of its place."""
+        at = self._positions[partition]
+        batches, log_end = await self._queries.batches(self.topic, partition, at)
+        found, end = read(batches, at, log_end)
+        if end == at:
+            self._explained[partition] = at
+        self.seek(partition, end if len(found) <= most else found[most][0])
+        return [bus_record(self.topic, partition, offset, got) for offset, got in found[:most]]
+
+    def _accept(self, batch: Sequence[Any], log_end: int | None, records: list[BusRecord]) -> bool:
+        """Take in records; False at one that lies where none should, which is left in the log."""
         for got in batch:
-            if got.offset < self._positions[got.partition]:
+            position = self._positions[got.partition]
+            if got.offset < position:
                 continue
+            strange = (log_end is not None and got.offset >= log_end) or (got.offset > position and self._gapless)
+            if strange and self._explained.get(got.partition) != position:
+                return False
             self._positions[got.partition] = got.offset + 1
-            records.append(
-                BusRecord(
-                    topic=self.topic,
-                    partition=got.partition,
-                    offset=got.offset,
-                    key=got.key,
-                    value=got.value,
-                    timestamp_ms=got.timestamp,
-                )
-            )
-        return records
+            records.append(bus_record(self.topic, got.partition, got.offset, got))
+        return True
 
     async def _fetch_carefully(self, consumer: AIOKafkaConsumer, max_records: int, timeout_s: float) -> list[BusRecord]:
         """Read partition by partition and record by record, to find the ones that cannot be decoded and step over.
@@ -216,17 +232,7 @@ class KafkaReader:
             self._failed_at[partition] = offset
             return []
         self.seek(partition, offset + 1)
-        return [
-            BusRecord(
-                topic=self.topic,
-                partition=partition,
-                offset=offset,
-                key=None,
-                value=None,
-                timestamp_ms=-1,
-                readable=False,
-            )
-        ]
+        return [bus_record(self.topic, partition, offset)]
 
     def _rewind(self, consumer: AIOKafkaConsumer) -> None:
         """Make aiokafka read on from our positions: on error it forgets what it had drained from other partitions."""

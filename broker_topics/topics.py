@@ -85,6 +85,12 @@ _TABLE: dict[Topic, tuple[int, dict[str, str]]] = {
 }
 
 
+def keeps_every_offset(name: str) -> bool:
+    """Whether a topic is one of ours that is never compacted: only what Kafka itself wrote leaves gaps in it."""
+    kind = name.rpartition(".")[2]
+    return name.startswith("fl.") and kind in set(Topic) and _TABLE[Topic(kind)][1]["cleanup.policy"] == "delete"
+
+
 def topic_specs(task: str, *, replication: int) -> tuple[TopicSpec, ...]:
     """Every topic of a task; with three replicas two must have a record before it counts as written."""
     if replication < 1:

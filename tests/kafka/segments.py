@@ -62,6 +62,15 @@ def append(folder: Path, *, payload: bytes, attributes: int, count: int = 1) -> 
     return first
 
 
+def move(folder: Path, offset: int, to: int) -> None:
+    """Let the batch that begins at `offset` say that it begins at `to`, as a flipped bit does: no CRC covers that."""
+    segment = only_segment(folder)
+    data = bytearray(segment.read_bytes())
+    (start,) = [start for first, start, _ in batches(bytes(data)) if first == offset]
+    struct.pack_into(">q", data, start, to)
+    segment.write_bytes(data)
+
+
 def only_segment(folder: Path) -> Path:
     """The one segment of a small partition."""
     (segment,) = folder.glob("*.log")
