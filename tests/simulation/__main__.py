@@ -15,7 +15,7 @@ from functools import partial
 from tests.simulation.plants import NEEDS, PLANTS, planted
 from tests.simulation.world import Outcome, simulate
 
-TROUBLES = ("cut_commits", "supplant")
+TROUBLES = ("cut_commits", "send_again", "supplant")
 _SHOWN = 5
 _CHUNK = 10
 _PROGRESS_S = 10.0

@@ -70,7 +70,11 @@ class LogTrouble:
     def _destroying(self) -> list[Callable[[], None]]:
         chain = [self.cut_commits, self.supplant]
         parts, inputs = [self.lose_part, self.eat_consumed], [self.eat_consumed, self.cut_inputs]
-        return chain if self.world.trouble else self.rng.choice([parts, parts, inputs, chain])
+        return (
+            chain
+            if self.world.trouble in {one.__name__ for one in chain}
+            else self.rng.choice([parts, parts, inputs, chain])
+        )
 
     def may_have_overtaken(self) -> bool:
         """Whether retention may have taken what one aggregator has not read, because another had."""

@@ -257,7 +257,7 @@ PLANTS: dict[str, Plant] = {
 }
 
 
-NEEDS = {"parent_on_trust": "supplant"}
+NEEDS = {"parent_on_trust": "supplant", "refusals_forgotten": "send_again"}
 """Trouble without which a plant is rarely found."""
 
 
