@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from aggregator.chain.committer import Committer, Pending
+from aggregator.chain.committer import Committer
+from aggregator.chain.pending import Pending
 from aggregator.fold.commands import roll_back_target
 from aggregator.fold.core import Fold
 from aggregator.fold.outcome import Admission

@@ -11,6 +11,7 @@ from typing import Any
 from aggregator.chain.cache import KeyframeCache
 from aggregator.chain.committer import Committer
 from aggregator.chain.keyframe import load_keyframe
+from aggregator.chain.needed_parts import NeededParts
 from aggregator.chain.sweep import KEEP_MS
 from aggregator.chain.writer import ChainWriter
 from aggregator.fold.state import FoldState
@@ -99,23 +100,7 @@ class Aggregator:
         writer = ChainWriter(self.bus, self.task, restored.commits, identity=self.identity)
         self.observer = observer = self._observer(restored, writer)
         log_lag = LogLag(partitions=len(restored.fold.state.vector) - 1)
-        retention_ms = await self._retention_ms()
-        committer = Committer(
-            self.bus,
-            self.task,
-            writer,
-            restored.keyframes,
-            self.metrics,
-            observer,
-            log_lag,
-            retention_ms=retention_ms,
-            now_s=self.now_s,
-            since_keyframe=restored.steps,
-            oldest_ms=restored.oldest_ms,
-            parts_end=restored.parts_end,
-            keep_ms=int(self.keep_parts_s * 1000),
-            cache=self.cache,
-        )
+        committer = await self._committer(restored, writer, observer, log_lag)
         intake = Intake(self.bus, self.task, tuple(restored.fold.state.vector), self.metrics, log_lag)
         telemetry = TelemetryExporter(self.bus, self.task, self.metrics, observer.audience.cohort_stated)
         probe = FetchProbe(self.bus, self.task, self.metrics, lambda: writer.last)
@@ -129,6 +114,7 @@ class Aggregator:
                 committer.publish(),
                 committer.run(),
                 committer.watch_log(),
+                committer.needed.run(),
                 telemetry.run(),
                 probe.run(),
                 observer.run(),
@@ -139,6 +125,27 @@ class Aggregator:
         finally:
             self.metrics.leader.set(0)
             await restored.commits.close()
+
+    async def _committer(
+        self, restored: Restored, writer: ChainWriter, observer: Observer, log_lag: LogLag
+    ) -> Committer:
+        return Committer(
+            self.bus,
+            self.task,
+            writer,
+            restored.keyframes,
+            self.metrics,
+            observer,
+            log_lag,
+            NeededParts(self.bus, self.task, restored.keyframes[-1].record.body.parts, restored.parts_end),
+            restored.fold.state.settings.keyframe_every,
+            retention_ms=await self._retention_ms(),
+            now_s=self.now_s,
+            since_keyframe=restored.steps,
+            oldest_ms=restored.oldest_ms,
+            keep_ms=int(self.keep_parts_s * 1000),
+            cache=self.cache,
+        )
 
     def _observer(self, restored: Restored, writer: ChainWriter) -> Observer:
         observer = Observer(self.metrics, restored.fold.state, self.straggler_places, self.now_s, self.history)

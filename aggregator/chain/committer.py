@@ -7,15 +7,16 @@ its parent is official, and parts that no record names cost only bytes.
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from aggregator.chain.cache import KeyframeCache, remember
 from aggregator.chain.keyframe import keyframe_parts
+from aggregator.chain.needed_parts import NeededParts
+from aggregator.chain.pending import Pending
 from aggregator.chain.rejects import rejects
 from aggregator.chain.sweep import KEEP_MS, Sweeper
-from aggregator.chain.writer import ChainWriter, Parts
-from aggregator.fold.core import Admission, Draft
+from aggregator.chain.writer import ChainWriter
 from aggregator.fold.state import FoldState
 from aggregator.insight.log_lag import LogLag
 from aggregator.insight.observer import Observer
@@ -24,9 +25,8 @@ from broker_topics.bus import Bus
 from broker_topics.crash_points import Io, passing
 from broker_topics.entry import Official, head_of
 from broker_topics.errors import BusError, ConfigError, LostRaceError
-from broker_topics.layout import Vector
 from broker_topics.messages import Reject
-from broker_topics.record import Body, PartRef
+from broker_topics.record import PartRef
 from broker_topics.topics import Topic, topic_name
 from monitoring.logs import get_logger
 from monitoring.metrics import Metrics, stage
@@ -44,29 +44,11 @@ log = get_logger("aggregator")
 
 
 @dataclass(slots=True)
-class Pending:
-    """A server step on its way into the chain, with what the metrics want to know of its inputs."""
-
-    draft: Draft
-    admitted: list[tuple[Admission, int]]
-    keyframe: Parts | None = None
-    vectors: Mapping[str, Vector] | None = None
-    before: tuple[int, float] = (0, math.inf)
-    """What the committer knew when the keyframe was begun: steps and oldest input since the last one."""
-    note: str = ""
-
-    def body(self, parts: tuple[PartRef, ...]) -> Body:
-        """What the record says, once its parts lie in the log."""
-        return replace(self.draft.body, parts=parts, keyframe=self.keyframe is not None, note=self.note)
-
-
-@dataclass(slots=True)
 class Committer:
     """Commits drafts in order, one at a time; the fold may be at most two records ahead of the one being appended.
 
     since_keyframe, oldest_ms: steps since the newest keyframe and the log's time of the oldest input in them. A restart
-    hands on what it replayed: or a process that never lives long would never write a keyframe. parts_end: the offset
-    in models behind every part that newcomers need.
+    hands on what it replayed: or a process that never lives long would never write a keyframe.
     """
 
     bus: Bus
@@ -76,12 +58,13 @@ class Committer:
     metrics: Metrics
     observer: Observer
     log_lag: LogLag
+    needed: NeededParts
+    keyframe_every: int
     retention_ms: float = math.inf
     now_s: Callable[[], float] = time.time
     since_keyframe: int = 0
     oldest_ms: float = math.inf
     keep_ms: int = KEEP_MS
-    parts_end: float = 0
     cache: KeyframeCache | None = None
     ends: Sequence[int] = ()
     looked: asyncio.Event = field(default_factory=asyncio.Event)
@@ -117,26 +100,32 @@ class Committer:
         self.oldest_ms = min([self.oldest_ms, *appended])
         if appended:
             self._saw(max(appended))
-        due = self.keyframe_due or (self._many(state.settings.keyframe_every) and self._may_try)
-        self._begun = True
+        # A new leader's first record is one that the fleet need not wait for, if it says anything else.
+        in_haste, self._begun = bool(pending.draft.body.runs) and not self._begun, True
+        due = self._due(self.keyframe_every * 3 // 2 if in_haste else self.keyframe_every)
         if pending.draft.body.replaces_model or due:
             self._still.clear()
-            pending.before = (self.since_keyframe, self.oldest_ms)
-            self.since_keyframe, self.oldest_ms, self._sweeper.keyframe_needed = 0, math.inf, False
+            pending.before = (self.since_keyframe, self.oldest_ms, self._missing)
+            self.since_keyframe, self.oldest_ms = 0, math.inf
+            self.needed.lost = self._sweeper.keyframe_needed = False
             pending.keyframe, pending.vectors = await asyncio.to_thread(keyframe_parts, state), state.vectors()
         self._queue.put_nowait(pending)
 
-    def _many(self, every: int) -> bool:
-        """Whether so many steps were made since the last one; a new leader's first record allows for more."""
-        return self.since_keyframe >= (every if self._begun else every + every // 2)
-
     @property
     def keyframe_due(self) -> bool:
-        """Whether one must be written although few steps were made: newcomers miss parts that the log lost, or inputs
-        that only replay still knows have reached a quarter of the retention time.
+        """Whether one must be written, also where nothing else is to be said."""
+        return self._due(self.keyframe_every)
+
+    def _due(self, steps: int) -> bool:
+        """Whether so many steps were made since the last one, newcomers miss parts that the log lost, or inputs that
+        only replay still knows have reached a quarter of the retention time; not right after one was refused.
         """
         overdue = self._log_ms() - self.oldest_ms > self.retention_ms / 4
-        return (self._sweeper.keyframe_needed or overdue) and self._may_try
+        return (self.since_keyframe >= steps or self._missing or overdue) and self._may_try
+
+    @property
+    def _missing(self) -> bool:
+        return self.needed.lost or self._sweeper.keyframe_needed
 
     @property
     def _may_try(self) -> bool:
@@ -177,8 +166,11 @@ class Committer:
                 parts, _ = await asyncio.gather(self._parts_of(height, pending), kept)
             if is_keyframe:
                 self._still.set()
-            height += 1
-            self._published.put_nowait((pending, parts))
+            if pending.draft.body.runs or pending.keyframe:
+                height += 1
+                self._published.put_nowait((pending, parts))
+            else:
+                self._places.release()  # it was to be a keyframe, which the broker refused, and says nothing else
 
     async def _parts_of(self, height: int, pending: Pending) -> tuple[PartRef, ...]:
         """Publish a draft's parts. One whose keyframe the broker refuses goes on without, and a later one tries again.
@@ -197,7 +189,7 @@ class Committer:
                 raise
             log.error("keyframe_failed", reason=str(error))
         pending.keyframe = None
-        steps, oldest_ms = pending.before
+        steps, oldest_ms, self.needed.lost = pending.before
         self.since_keyframe += steps
         self.oldest_ms = min(self.oldest_ms, oldest_ms)
         self._again_at_s = asyncio.get_running_loop().time() + _KEYFRAME_AGAIN_S
@@ -212,7 +204,7 @@ class Committer:
                 check_partitions(vector, ends)
                 self.ends = ends
                 self.looked.set()
-                await self._look_after_parts()
+                await self.needed.look()
                 waiting = [max(0, end - next_) for end, next_ in zip(ends, vector, strict=True)]
                 for partition, count in enumerate(waiting[:-1]):
                     self.metrics.consumer_lag_records.labels(partition=partition).set(count)
@@ -220,13 +212,6 @@ class Committer:
             except BusError as error:
                 log.warning("broker_unreachable", reason=str(error))
             await asyncio.sleep(_LAG_S)
-
-    async def _look_after_parts(self) -> None:
-        """A models topic that was cut short leaves newcomers without a way in: the next record mends that."""
-        end = (await self.bus.end_offsets(topic_name(self.task, Topic.MODELS)))[0]
-        if end < self.parts_end:
-            log.warning("parts_lost", end=end)
-            self.parts_end, self._sweeper.keyframe_needed = end, True
 
     def _show_ages(self, waiting_ms: float) -> None:
         """How long the oldest update waits, and how soon retention would take one that replay or the fold still needs.
@@ -257,7 +242,7 @@ class Committer:
             official = await self._append(pending, parts)
         self._places.release()
         self._saw(official.timestamp_ms)
-        self.parts_end = max([self.parts_end, *(part.offset + 1 for part in official.record.body.parts)])
+        self.needed.official(official.record)
         self._count_lost_races()
         if pending.draft.delta is not None:
             self.metrics.server_step_norm.observe(pending.draft.norm)
