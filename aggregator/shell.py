@@ -137,7 +137,7 @@ class Aggregator:
             self.metrics,
             observer,
             log_lag,
-            NeededParts(self.bus, self.task, restored.keyframes[-1].record.body.parts, restored.parts_end),
+            NeededParts(self.bus, self.task, list(restored.keyframes[-1].record.body.parts), restored.parts_end),
             restored.fold.state.settings.keyframe_every,
             retention_ms=await self._retention_ms(),
             now_s=self.now_s,

@@ -122,6 +122,11 @@ class ModelsReader:
         finally:
             await asyncio.gather(*opening, return_exceptions=True)
 
+    async def check(self, refs: Sequence[PartRef]) -> None:
+        """Fetch parts, keep none; raises PartMissingError where one is gone."""
+        async for _ in self.blob(refs):
+            pass
+
     async def _piece(self, value: bytes, ref: PartRef) -> bytes | memoryview:
         try:
             return await asyncio.to_thread(open_part, value, ref)

@@ -242,7 +242,7 @@ class Committer:
             official = await self._append(pending, parts)
         self._places.release()
         self._saw(official.timestamp_ms)
-        self.needed.official(official.record)
+        self.needed.official(official)
         self._count_lost_races()
         if pending.draft.delta is not None:
             self.metrics.server_step_norm.observe(pending.draft.norm)

@@ -1,13 +1,14 @@
 """Watches the parts of models without which newcomers have no way in, as long as this process leads."""
 
 import asyncio
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from aggregator.restore.chain_check import parts_end
 from broker_topics.bus import Bus
+from broker_topics.entry import Official
 from broker_topics.errors import BusError
 from broker_topics.models_log import ModelsReader, PartMissingError
-from broker_topics.record import PartRef, Record
+from broker_topics.record import PartRef
 from broker_topics.topics import Topic, topic_name
 from monitoring.logs import get_logger
 
@@ -26,19 +27,18 @@ class NeededParts:
 
     bus: Bus
     task: str
-    parts: Iterable[PartRef] = ()
-    end: float = 0
+    parts: list[PartRef]
+    end: float
     lost: bool = False
-    _here: list[PartRef] = field(init=False)
     _turn: int = -1
 
-    def __post_init__(self) -> None:
-        self._here = list(self.parts)
-
-    def official(self, record: Record) -> None:
+    def official(self, official: Official) -> None:
         """Take note of a new official record."""
-        self._here = [*([] if record.body.keyframe else self._here), *record.body.parts]
-        self.end = max([self.end, *(part.offset + 1 for part in record.body.parts)])
+        body = official.record.body
+        if body.keyframe:
+            self.parts.clear()
+        self.parts += body.parts
+        self.end = max(self.end, parts_end([official]))
 
     async def look(self) -> None:
         """See whether the topic was cut short."""
@@ -51,17 +51,16 @@ class NeededParts:
         """Read one part every few seconds, one after the other, for ever: a disk may lose what lies in the middle."""
         while True:
             await asyncio.sleep(_EVERY_S)
-            if self._here and not self.lost:
-                self._turn = (self._turn + 1) % len(self._here)
-                await self._read(self._here[self._turn])
+            if self.parts and not self.lost:
+                self._turn = (self._turn + 1) % len(self.parts)
+                await self._read(self.parts[self._turn])
 
     async def _read(self, part: PartRef) -> None:
         reader = ModelsReader(self.bus, self.task)
         try:
-            async for _ in reader.blob([part]):
-                pass
+            await reader.check([part])
         except PartMissingError:
-            if part in self._here:
+            if part in self.parts:
                 log.warning("parts_lost", offset=part.offset, name=part.name)
                 self.lost = True
         except BusError as error:

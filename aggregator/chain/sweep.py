@@ -56,8 +56,7 @@ class Sweeper:
         try:
             for keyframe in keyframes:
                 with passing(Io.SWEEP_READ):
-                    async for _ in reader.blob(keyframe.record.body.parts):
-                        pass
+                    await reader.check(keyframe.record.body.parts)
             return True
         except PartMissingError:
             return False

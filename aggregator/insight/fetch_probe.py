@@ -45,8 +45,7 @@ class FetchProbe:
         self.metrics.fetch_probes_total.inc()
         reader = ModelsReader(self.bus, self.task)
         try:
-            async for _ in reader.blob(wanted):
-                pass
+            await reader.check(wanted)
         except (BusError, ConfigError, WireError) as error:
             self.metrics.fetch_probe_failures_total.inc()
             log.warning("fetch_probe_failed", reason=str(error))
