@@ -15,9 +15,6 @@ from headwater.demo.snapshot import Arrival, Evaluation
 
 _RATE_S = 10.0
 
-_FIRST_S = 10.0
-"""How long the first record, which the task began with, is waited for."""
-
 
 @dataclass(frozen=True, slots=True)
 class _Sent:
@@ -67,13 +64,10 @@ class LogView:
     _telemetry: LogReader = field(init=False)
 
     async def open(self) -> "LogView":
-        """Begin at the beginning of every topic, and connect: once a fleet starts, all that takes its time."""
+        """Begin at the beginning of every topic."""
         self._commits = CommitsReader(self.bus, self.task)
         self._updates = await self._reader(Topic.UPDATES)
         self._telemetry = await self._reader(Topic.TELEMETRY)
-        for official in await self._commits.poll(_FIRST_S):
-            self._take_record(official)
-        await self.poll(0.0)
         return self
 
     async def _reader(self, topic: Topic) -> LogReader:
