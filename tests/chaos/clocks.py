@@ -1,13 +1,13 @@
 """Wall clocks that lie: a year behind or ahead, frozen, or leaping; the monotonic clock goes on as it should."""
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tests.chaos.ground import Ground
 from tests.chaos.registry import scenario
+from tests.faketime import lying_clock
 from tests.fleet import ended
 from tests.kafka.support import settled_history
 
@@ -47,9 +47,8 @@ async def clock_lies(ground: Ground, name: str) -> None:
 @asynccontextmanager
 async def lying(file: Path, shift: str) -> AsyncIterator[dict[str, str]]:
     """The environment of a process whose wall clock lies; one without a shift leaps while the block runs."""
-    assert shutil.which("faketime"), "faketime is not installed: apt install faketime"
-    library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
-    wrong = {"LD_PRELOAD": str(library), "FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_NO_CACHE": "1"}
+    wrong = lying_clock()
+    assert wrong is not None, "faketime is not installed: apt install faketime"
     if shift:
         yield wrong | {"FAKETIME": shift}
         return

@@ -5,7 +5,6 @@ Debian's faketime sets the clock of whole processes; the monotonic one is left a
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -14,15 +13,17 @@ from typing import Any
 
 import pytest
 
+from tests.faketime import lying_clock
+
 REPOSITORY = Path(__file__).parents[2]
 CLOCKS = {"behind": "-365d", "ahead": "+365d", "frozen": "2024-02-29 12:00:00"}
 
 
 def preloaded() -> dict[str, str]:
-    if shutil.which("faketime") is None:
+    environment = lying_clock()
+    if environment is None:
         pytest.skip("faketime is not installed: apt install faketime")
-    (library, *_) = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
-    return {"LD_PRELOAD": str(library), "FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_NO_CACHE": "1"}
+    return environment
 
 
 def run(*arguments: str, **environment: str) -> list[Any]:
