@@ -216,6 +216,13 @@ async def accepted(bus: Bus, task: str) -> int:
     return sum(d.accepted for record in await chain_of(bus, task) for d in record.body.decisions)
 
 
+async def until_accepted(bus: Bus, task: str, count: int) -> None:
+    """Wait until the chain has accepted so many updates."""
+    async with asyncio.timeout(DEADLINE_S):
+        while await accepted(bus, task) < count:
+            await asyncio.sleep(POLL_S)
+
+
 async def settled_history(bus: Bus, task: str, *, evidence: Evidence | None = None) -> History:
     """Check the log once every update in it is decided; a violation fails the test. The aggregator must still run."""
     give_up = time.monotonic() + DEADLINE_S

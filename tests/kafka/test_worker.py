@@ -22,6 +22,7 @@ from broker_topics.settings import ConnectionSettings
 from broker_topics.topics import Topic, topic_name
 from tests.fleet import LAYOUT, chain_of, make_task, running, until
 from tests.kafka.certificates import Authority
+from tests.kafka.support import until_accepted
 from tests.markdown import ROOT
 from worker import Kind, Limits, LocalResult, TrainContext, Worker, WorkerEvent
 
@@ -79,12 +80,6 @@ def command(
 
 async def accepted(bus: KafkaBus, task: str) -> list[Decision]:
     return [d for record in await chain_of(bus, task) for d in record.body.decisions if d.accepted]
-
-
-async def until_accepted(bus: KafkaBus, task: str, count: int) -> None:
-    async with asyncio.timeout(60):
-        while len(await accepted(bus, task)) < count:
-            await asyncio.sleep(0.1)
 
 
 async def acknowledged(bus: KafkaBus, task: str) -> list[Update]:
