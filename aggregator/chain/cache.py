@@ -1,7 +1,7 @@
 """Keeps the vectors of the newest keyframes in a folder of this machine, so that a restart need not fetch them.
 
-Nothing in the folder is believed: vectors count only if they have the very hashes that the chain names. Whatever is
-wrong with it, the models topic has the same bytes.
+Nothing in the folder is believed: vectors count only if they lead to the very hashes that the chain names. Whatever
+is wrong with it, the models topic has the same bytes.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ import numpy as np
 
 from aggregator.chain.read_ahead import SUFFIX, ReadAhead
 from broker_topics.crash_points import Io, passing
+from broker_topics.errors import BusError
 from broker_topics.layout import Vector
 from broker_topics.record import Body
 from monitoring.logs import get_logger
@@ -30,20 +31,41 @@ _LEFTOVER_S = 600.0
 log = get_logger("aggregator")
 
 
+class SpoiledCacheError(BusError):
+    """What came from the cache does not lead to where the chain is; it is deleted, and whoever enters anew goes on."""
+
+
 class KeyframeCache:
     """One task's part of a cache folder; every call blocks for as long as the disk takes, and none ever raises.
 
     ahead: what is reading the newest file of this folder already.
+    on_trust: the keyframe whose vectors were given and not compared with any hash since.
     """
 
     def __init__(self, folder: Path, task: str, ahead: ReadAhead | None = None) -> None:
         self._folder, self._ahead = folder / task, ahead
+        self.on_trust: Body | None = None
 
     def load(self, body: Body, names: Sequence[str], size: int) -> dict[str, Vector] | None:
-        """The float32[size] vectors of a keyframe by name, not compared with any hash yet; None if they are not here.
+        """The float32[size] vectors of a keyframe by name, not compared with any hash; None if they are not here.
+
+        Whoever takes them sets `on_trust` to None once their hashes were compared, or calls `spoiled`.
 
         Args:    names: of the vectors, in alphabetical order.
         """
+        found = self._found(body, names, size)
+        self.on_trust = body if found else None
+        return found
+
+    def spoiled(self, reason: str) -> SpoiledCacheError | None:
+        """Delete what was given on trust; the error to raise, or None if nothing was."""
+        body, self.on_trust = self.on_trust, None
+        if body is None:
+            return None
+        self.ignore(body, reason)
+        return SpoiledCacheError(f"the cached keyframe of version {body.version} is not the chain's")
+
+    def _found(self, body: Body, names: Sequence[str], size: int) -> dict[str, Vector] | None:
         path = self._path(body)
         try:
             if not path.exists():

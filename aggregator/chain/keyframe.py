@@ -1,14 +1,13 @@
 """Writes everything that the fold reads into parts of the models topic, and loads it back."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 from aggregator.chain.cache import KeyframeCache
 from aggregator.fold.state import FoldState
 from broker_topics.crash_points import Io, passing
 from broker_topics.errors import InvariantError, WireError
 from broker_topics.follow import task_blob
-from broker_topics.layout import Vector
 from broker_topics.models_log import ModelsReader
 from broker_topics.parts import SERVER, TASK, Part, bytes_of, cut
 from broker_topics.record import Record
@@ -35,7 +34,8 @@ def keyframe_parts(state: FoldState) -> Callable[[], Iterator[Part]]:
 async def load_keyframe(models: ModelsReader, record: Record, cache: KeyframeCache | None = None) -> FoldState:
     """The fold's state after an official keyframe record.
 
-    Args:    cache: where to look for the vectors before they are fetched, and to keep them after.
+    Args:    cache: where to look for the vectors before they are fetched, and to keep them after. Those found there
+             are on trust: their hashes are not compared with the record's.
     Raises:  PartMissingError: a part is gone.  InvariantError: the parts are not what the record says.
     """
     refs = record.body.parts
@@ -45,25 +45,24 @@ async def load_keyframe(models: ModelsReader, record: Record, cache: KeyframeCac
         names = {ref.name for ref in refs} - {TASK, SERVER, "delta"}
         if cache is not None and (kept := await asyncio.to_thread(cache.load, record.body, sorted(names), size)):
             try:
-                return await asyncio.to_thread(_checked, record, meta, kept)
+                return _at(record, FoldState.restore(meta, kept))
             except (InvariantError, WireError) as error:
-                await asyncio.to_thread(cache.ignore, record.body, str(error))
+                cache.spoiled(str(error))
         vectors = {name: await models.read_vector(refs, name, size) for name in sorted(names)}
-    state = await asyncio.to_thread(_checked, record, meta, vectors)
+    state = _at(record, FoldState.restore(meta, vectors))
+    if await asyncio.to_thread(state.hashes) != record.body.hashes:
+        raise _another(record)
     if cache is not None:
         await asyncio.to_thread(cache.store, record.body, state.vectors())
     return state
 
 
-def _checked(record: Record, meta: bytes, vectors: Mapping[str, Vector]) -> FoldState:
-    state = FoldState.restore(meta, vectors)
-    same = (
-        state.model.version == record.body.version
-        and state.state_hash() == record.body.state_hash
-        and state.model.hidden_hash() == record.body.hidden_hash
-        and state.model.served_hash() == record.body.served_hash
-        and tuple(state.vector) == record.body.vector
-    )
-    if not same:
-        raise InvariantError(f"the keyframe at height {record.height} is not the model that the chain names")
+def _at(record: Record, state: FoldState) -> FoldState:
+    """The state itself, if it is of the record's version and stands where the record does."""
+    if state.model.version != record.body.version or tuple(state.vector) != record.body.vector:
+        raise _another(record)
     return state
+
+
+def _another(record: Record) -> InvariantError:
+    return InvariantError(f"the keyframe at height {record.height} is not the model that the chain names")

@@ -41,7 +41,7 @@ class Fold:
         self._freshness = staleness_weight(state.settings)
         self._total = Total(state.layout.size)
         self._consumed = Consumed()
-        self._hashes = hashes or self._hash()
+        self._hashes = hashes or self.state.hashes()
 
     @property
     def consumed(self) -> int:
@@ -121,7 +121,7 @@ class Fold:
             for name, vector in source.vectors().items():
                 np.copyto(state.vectors()[name], vector)
         state.model.version += 1
-        self._hashes = self._hash()
+        self._hashes = self.state.hashes()
         state.turn(base_hash=self._hashes[1][:8], max_staleness=state.chosen_staleness(self._rule.buffer_size))
         return self._close(cause, (Step(0, cause),), None)
 
@@ -165,7 +165,7 @@ class Fold:
 
     def check(self) -> None:
         """Compare the model with the hashes of the last record; raises DivergedError where they differ."""
-        if self._hash() != self._hashes:
+        if self.state.hashes() != self._hashes:
             raise DivergedError(f"replay up to version {self.state.model.version} ends elsewhere than the chain says")
 
     def _again(self, partition: int, offset: int, decision: Decision, data: bytes | None) -> None:
@@ -253,7 +253,7 @@ class Fold:
         base_hash = state.bases[model.version]
         decoded = decode(encoded)
         model.advance(decoded, inputs=self.pending, horizon=state.settings.served_horizon)
-        self._hashes = self._hash()
+        self._hashes = self.state.hashes()
         if max_staleness is None:
             max_staleness = state.chosen_staleness(self._rule.buffer_size)
         state.turn(base_hash=self._hashes[1][: len(base_hash)], max_staleness=max_staleness)
@@ -261,9 +261,6 @@ class Fold:
         layout, version = state.layout.fingerprint, model.version
         delta = Delta(task=self.task, layout=layout, version=version, base_hash=base_hash, encoded=encoded)
         return delta.to_bytes(), decoded.norm
-
-    def _hash(self) -> tuple[bytes, bytes, bytes]:
-        return self.state.state_hash(), self.state.model.hidden_hash(), self.state.model.served_hash()
 
     def _close(self, cause: Cause, steps: tuple[Step, ...], moved: tuple[bytes, float] | None) -> Draft:
         state_hash, hidden_hash, served_hash = self._hashes

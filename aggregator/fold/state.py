@@ -76,6 +76,10 @@ class FoldState:
         """32 bytes naming x and what the optimizer carries."""
         return tree_hash(self.x) if self.velocity is None else tree_hash(self.x, self.velocity)
 
+    def hashes(self) -> tuple[bytes, bytes, bytes]:
+        """What a record says of the model: state hash, hidden hash, served hash."""
+        return self.state_hash(), self.model.hidden_hash(), self.model.served_hash()
+
     def chosen_staleness(self, buffer_size: int) -> int:
         """max_staleness as it should now be: the setting, or max(200, 50 · active devices / K) of the fleet.
 

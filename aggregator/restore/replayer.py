@@ -27,7 +27,7 @@ class Replayer:
     fold: where it stands now; another object after a record that replaces the model.
     proving: make every delta again and compare every version's hashes. Otherwise deltas are taken from the models
     topic, and the last version's hashes stand for all of them: a model that differed on the way still differs there.
-    lost: inputs left out, if it is forgiving.
+    on_trust: whether the fold's own hashes are still to be compared. lost: inputs left out, if it is forgiving.
     """
 
     def __init__(
@@ -38,11 +38,12 @@ class Replayer:
         *,
         forgiving: bool = False,
         proving: bool = False,
+        on_trust: bool = False,
     ) -> None:
         self._inputs, self._models, self._forgiving, self._proving = inputs, models, forgiving, proving
         self.fold = fold
         self.lost: list[Place] = []
-        self._on_trust = False
+        self._on_trust = on_trust
 
     @property
     def oldest_ms(self) -> float:

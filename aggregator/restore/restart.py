@@ -8,8 +8,8 @@ except what an operator accepted to be filled up.
 import asyncio
 import math
 from collections import deque
-from collections.abc import Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -107,14 +107,14 @@ class Replica:
     async def follow(self, timeout_s: float) -> int:
         """Apply what has become official, or wait for it; how many records that were.
 
-        Raises:  BusError: the broker is away, go on later. Of its kinds ChainLostError, OffsetGoneError, and
-                 PartMissingError, InputsLostError: close, and enter anew.
+        Raises:  BusError: the broker is away, go on later. Of its kinds ChainLostError, OffsetGoneError,
+                 SpoiledCacheError, and PartMissingError, InputsLostError: close, and enter anew.
         """
         commits, _ = self._entered
         if not self._due:
             self._take(await commits.poll(timeout_s))
         count = await self._apply_due()
-        await self._entered[1].check()
+        await self._prove()
         return count
 
     async def lead(self) -> Restored:
@@ -176,11 +176,28 @@ class Replica:
         """Compare the model's hashes, which takes a while, and read something meanwhile; raises DivergedError first."""
         reading = asyncio.ensure_future(meanwhile)
         try:
-            await self._entered[1].check()
+            await self._prove()
             return await reading
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
+
+    async def _prove(self) -> None:
+        """Compare the hashes that were taken on trust, those of a cached keyframe too."""
+        with self._trusting_cache():
+            await self._entered[1].check()
+        if self._cache is not None:
+            self._cache.on_trust = None
+
+    @contextmanager
+    def _trusting_cache(self) -> Iterator[None]:
+        """Where the model is not what it must be, a cached keyframe that was not compared with any hash is to blame."""
+        try:
+            yield
+        except InvariantError as error:
+            if self._cache is not None and (spoiled := self._cache.spoiled(str(error))):
+                raise spoiled from error
+            raise
 
     async def _apply_due(self) -> int:
         """Apply what was read, each record once, whatever goes wrong in between."""
@@ -189,9 +206,11 @@ class Replica:
             official = self._due[0]
             if official.record.height != self.height + 1:
                 raise ChainLostError("records of the chain were read and lost again")
-            await replayer.apply(official.record, self._due[1].record if len(self._due) > 1 else None)
+            with self._trusting_cache():
+                await replayer.apply(official.record, self._due[1].record if len(self._due) > 1 else None)
             self._passed(self._due.popleft())
             if official.record.body.keyframe and self._cache is not None:
+                await self._prove()
                 body, vectors = official.record.body, replayer.fold.state.vectors()
                 await asyncio.to_thread(self._cache.store, body, vectors)
         return count
@@ -228,6 +247,8 @@ class Replica:
                 if records[index].record.body.keyframe:
                     with suppress(PartMissingError):
                         self._replayer = await self._at(records[index : index + 2], starts, ends)
+                        if self._accept.divergence:
+                            await self._prove()
                         return records, index
             await self._commits.close()
         raise InputsLostError(
@@ -248,4 +269,5 @@ class Replica:
         except BaseException:
             await inputs.close()
             raise
-        return Replayer(inputs, self._models, fold, forgiving=self._accept.divergence)
+        cached = self._cache is not None and self._cache.on_trust is not None
+        return Replayer(inputs, self._models, fold, forgiving=self._accept.divergence, on_trust=cached)

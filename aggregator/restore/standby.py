@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from aggregator.chain.cache import KeyframeCache
+from aggregator.chain.cache import KeyframeCache, SpoiledCacheError
 from aggregator.restore.recovery import Accept
 from aggregator.restore.restart import Replica, Restored
 from broker_topics.bus import Bus, OffsetGoneError
@@ -27,7 +27,7 @@ _FAR_BEHIND = 50
 
 _AT_ONCE_S = 0.01
 
-_ANEW = (ChainLostError, OffsetGoneError, PartMissingError)
+_ANEW = (ChainLostError, OffsetGoneError, PartMissingError, SpoiledCacheError)
 """What a replica that has entered cannot go on after."""
 
 T = TypeVar("T")
@@ -126,7 +126,7 @@ class Standby:
             try:
                 return await work()
             except BusError as error:
-                if self.warm.is_set() and isinstance(error, _ANEW):
+                if isinstance(error, SpoiledCacheError) or (self.warm.is_set() and isinstance(error, _ANEW)):
                     raise
                 log.warning("broker_unreachable", reason=str(error), patience_s=self.patience_s)
                 self.readiness.restoring(f"waits for the broker: {error}")

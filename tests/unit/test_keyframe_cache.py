@@ -6,14 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from aggregator.chain.cache import KeyframeCache
+from aggregator.chain.cache import KeyframeCache, SpoiledCacheError
 from aggregator.chain.read_ahead import ReadAhead
+from aggregator.restore.recovery import Accept
 from aggregator.restore.restart import Replica
+from aggregator.restore.standby import Standby
 from aggregator.shell import Aggregator
 from broker_topics.layout import Layout, Tensor
 from broker_topics.memory import MemoryBus
 from broker_topics.memory_log import MemoryLog
 from broker_topics.topics import Topic, topic_name
+from monitoring.health import Readiness
+from monitoring.metrics import Metrics
 from tests.fleet import Device, chain_of, make_task
 
 TASK = "watch"
@@ -42,13 +46,15 @@ async def lead_to(bus, folder, version):
     await service
 
 
-async def restored(bus, folder, *, ahead=False):
-    """A replica that entered, the newest file read ahead or not."""
+async def restored(bus, folder, *, ahead=False, divergence=False):
+    """What a leader gets, the newest file read ahead or not."""
     cache = KeyframeCache(folder, TASK, ReadAhead(folder / TASK) if ahead else None)
-    replica = Replica(bus, TASK, cache=cache)
-    await replica.enter()
-    await replica.close()
-    return replica
+    elected = asyncio.Event()
+    elected.set()
+    standby = Standby(bus, TASK, Metrics(), Readiness(), accept=Accept(divergence=divergence), cache=cache)
+    found = await standby.run(elected)
+    await found.commits.close()
+    return found
 
 
 def files(folder: Path) -> list[Path]:
@@ -78,8 +84,8 @@ async def test_only_the_newest_two_keyframes_are_kept(bus, tmp_path):
     ("spoil", "reason"),
     [
         (lambda data: data[:-4], "it is cut short or of another model"),
-        (lambda data: data[:100] + bytes([data[100] ^ 1]) + data[101:], "is not the model that the chain names"),
-        (lambda data: bytes(len(data)), "is not the model that the chain names"),
+        (lambda data: data[:100] + bytes([data[100] ^ 1]) + data[101:], "ends elsewhere than the chain says"),
+        (lambda data: bytes(len(data)), "ends elsewhere than the chain says"),
         (lambda data: b"", "it is cut short or of another model"),
     ],
     ids=["cut short", "one bit", "foreign", "empty"],
@@ -96,6 +102,41 @@ async def test_what_is_not_the_chain_s_is_said_and_fetched_again(bus, tmp_path, 
     assert "keyframe_cache_ignored" in caplog.text
     assert reason in caplog.text
     assert newest.read_bytes() == right
+
+
+@pytest.mark.parametrize("byte", [b"\x00", b"\xff"], ids=["zeros", "not numbers"])
+@pytest.mark.parametrize("delta", ["published", "lost"])
+@pytest.mark.parametrize("divergence", [False, True])
+async def test_a_spoiled_keyframe_is_never_led_on_from(bus, tmp_path, caplog, *, byte, delta, divergence):
+    await make_task(bus, TASK, LAYOUT, keyframe_every=2)
+    await lead_to(bus, tmp_path, 3)
+    newest = files(tmp_path)[-1]
+    right = newest.read_bytes()
+    newest.write_bytes(byte * len(right))
+    last = (await chain_of(bus, TASK))[-1]
+    assert not last.body.keyframe
+    if delta == "lost":
+        for ref in last.body.parts:
+            bus.log.partition(topic_name(TASK, Topic.MODELS)).spoil(ref.offset)
+    found = await restored(bus, tmp_path, divergence=divergence)
+    assert found.fold.state.hashes() == last.body.hashes
+    assert (found.replayed, found.repair) == (1, "")
+    assert "keyframe_cache_ignored" in caplog.text
+    assert newest.read_bytes() == right
+
+
+async def test_a_standby_that_began_with_a_spoiled_keyframe_keeps_no_other(bus, tmp_path):
+    await make_task(bus, TASK, LAYOUT, keyframe_every=2)
+    await lead_to(bus, tmp_path, 2)
+    oldest, newest = files(tmp_path)
+    newest.write_bytes(bytes(BYTES))
+    replica = Replica(bus, TASK, cache=KeyframeCache(tmp_path, TASK))
+    await replica.enter()
+    await lead_to(bus, tmp_path / "leader", 4)
+    with pytest.raises(SpoiledCacheError, match="version 2 is not the chain's"):
+        await replica.follow(1.0)
+    await replica.close()
+    assert files(tmp_path) == [oldest]
 
 
 async def test_a_folder_that_cannot_be_written_costs_nothing_but_the_cache(bus, tmp_path, caplog):
