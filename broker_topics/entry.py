@@ -259,14 +259,19 @@ async def check_task(bus: Bus, task: str, topics: Iterable[Topic] = Topic) -> No
         raise ConfigError(f"topics are missing: {', '.join(missing)}; mend with: headwater topics apply --task {task}")
 
 
-async def entry(bus: Bus, task: str, models: ModelsReader, since: ChainPosition | None = None) -> Official | None:
+async def entry(
+    bus: Bus, task: str, models: ModelsReader, since: ChainPosition | None = None, *, head: Head | None = None
+) -> Official | None:
     """The record to start from: what `head` names, or `since` if that is older; None means the log's beginning.
 
     A pointer is trusted only if the record that it names lies where it says; a start anywhere else in the log could
     follow a loser's fork.
+
+    Args:    head: where it was read just now; otherwise it is searched.
     """
-    with passing(Io.READ_HEAD):
-        head = await models.head()
+    if head is None:
+        with passing(Io.READ_HEAD):
+            head = await models.head()
     places = [ChainPosition(head.offset, head.height, head.record_hash)] if head is not None else []
     if since is not None and (head is None or head.height - since.height <= MAX_CATCH_UP):
         places.append(since)

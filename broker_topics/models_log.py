@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,11 +22,10 @@ _IN_FLIGHT = 4
 _OPENING = 3
 """Parts that are checked and unpacked while the next ones are fetched."""
 
-HEAD_EVERY = 32
+HEAD_EVERY = 8
 """Parts after which `head` is written once more: who enters looks for it from the end, and parts are large."""
 
 _TAIL_RECORDS = HEAD_EVERY + 2 * _IN_FLIGHT
-_LAST_RECORDS = 16
 _FETCH_S = 10.0
 
 
@@ -34,6 +34,17 @@ class PartMissingError(WireError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(RejectCode.MALFORMED, reason)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tail:
+    """What lies at the end of the models topic: offset and key of each record that has one, and the newest `head`.
+
+    head: None where there is none among them, or it cannot be read.
+    """
+
+    keys: tuple[tuple[int, bytes], ...]
+    head: Head | None
 
 
 class ModelsWriter:
@@ -75,10 +86,10 @@ class ModelsWriter:
             return (await self._bus.send(self._topic, key=key, value=part.value)).offset
 
     async def _repeat_head(self) -> None:
-        self._since_head += 1
-        if self.head is not None and self._since_head > HEAD_EVERY:
+        if self.head is not None and self._since_head >= HEAD_EVERY:
             with suppress(BusError):
                 await self.write_head(self.head)
+        self._since_head += 1
 
     async def write_head(self, head: Head) -> None:
         """Name the newest official keyframe; compaction keeps only the last such record."""
@@ -157,23 +168,26 @@ class ModelsReader:
         """The newest `head`, searched from the topic's end backwards; None if there is none or it cannot be read."""
         start = (await self._bus.start_offsets(self._topic))[0]
         stop = (await self._bus.end_offsets(self._topic))[0]
-        window = _TAIL_RECORDS
+        window = HEAD_EVERY
         while stop > start:
             first = max(start, stop - window)
-            found = [record async for record in self._between(first, stop) if record.key == HEAD_KEY and record.value]
-            if found:
-                with suppress(WireError):
-                    return Head.from_bytes(found[-1].value or b"")
-                return None
+            found = [record.value async for record in self._between(first, stop) if record.key == HEAD_KEY]
+            if any(found):
+                return _newest_head(found)
             stop, window = first, window * 2
         return None
 
-    async def tail(self) -> list[tuple[int, bytes]]:
-        """Offset and key of the newest few records that have one, oldest first."""
+    async def tail(self) -> Tail:
+        """The newest few records, oldest first; where a writer keeps to `HEAD_EVERY`, `head` is among them."""
         start = (await self._bus.start_offsets(self._topic))[0]
         stop = (await self._bus.end_offsets(self._topic))[0]
-        first = max(start, stop - _LAST_RECORDS)
-        return [(record.offset, record.key) async for record in self._between(first, stop) if record.key]
+        keys, heads = list[tuple[int, bytes]](), list[bytes | None]()
+        async for record in self._between(max(start, stop - _TAIL_RECORDS), stop):
+            if record.key:
+                keys.append((record.offset, record.key))
+            if record.key == HEAD_KEY:
+                heads.append(record.value)
+        return Tail(keys=tuple(keys), head=_newest_head(heads))
 
     async def keys(self, before: int) -> list[bytes]:
         """Every key that the topic holds up to offset `before` and that was not tombstoned, oldest first."""
@@ -235,3 +249,11 @@ class ModelsReader:
                     open_part(record.value, ref)
                     return record.value
         raise PartMissingError(f"part {ref.name}-{ref.index} is no longer in the models topic")
+
+
+def _newest_head(values: Sequence[bytes | None]) -> Head | None:
+    """The last of them that is not deleted; None where there is none, or it cannot be read."""
+    newest = next((value for value in reversed(values) if value), b"")
+    with suppress(WireError):
+        return Head.from_bytes(newest)
+    return None

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from aggregator.restore.recovery import Accept
 from broker_topics.entry import CommitsReader, Official
 from broker_topics.errors import InputsLostError
-from broker_topics.models_log import ModelsReader
+from broker_topics.models_log import Tail
 from broker_topics.parts import height_of
 
 AHEAD = 3
@@ -19,9 +19,9 @@ AHEAD = 3
 _MEND = "Bring the topic back from a replica or a copy"
 
 
-async def newest_parts(models: ModelsReader) -> list[tuple[int, int]]:
-    """(offset, height) of the parts at the end of the models topic, to be read before the commits are."""
-    found = [(offset, height_of(key)) for offset, key in await models.tail()]
+def newest_parts(tail: Tail) -> list[tuple[int, int]]:
+    """(offset, height) of the parts at the end of the models topic, which must be read before the commits are."""
+    found = [(offset, height_of(key)) for offset, key in tail.keys]
     return [(offset, height) for offset, height in found if height is not None]
 
 

@@ -57,7 +57,8 @@ def _joined(updates: Mapping[int, int], control: Mapping[int, int]) -> list[int]
 class InputLog:
     """Reads listed inputs again, in the order of the records that list them; a little is read ahead.
 
-    evenly: as a reader of the bus does it.
+    evenly: as a reader of the bus does it. wanted: the vector up to which inputs will be asked for; what lies behind
+    it is not read ahead, until a record lists it. None: everything will.
     """
 
     def __init__(
@@ -69,8 +70,10 @@ class InputLog:
         starts: Sequence[int],
         ends: Sequence[int],
         evenly: bool = False,
+        wanted: Sequence[int] | None = None,
     ) -> None:
         self._bus, self._task, self._evenly = bus, task, evenly
+        self._wanted = list(ends if wanted is None else wanted)
         self._starts, self._ends = list(starts), list(ends)
         self._first = [max(start, offset) for start, offset in zip(starts, first, strict=True)]
         self._control = len(self._ends) - 1
@@ -101,6 +104,7 @@ class InputLog:
         if any(end < offset for end, offset in zip(self._ends, body.vector, strict=True)):
             self._starts = await start_vector(self._bus, self._task)
             self._ends = await end_vector(self._bus, self._task)
+        self._wanted = [max(known, offset) for known, offset in zip(self._wanted, body.vector, strict=True)]
         found: _Found = {}
         for run in body.runs:
             if run.kind is RunKind.DATA:
@@ -140,14 +144,14 @@ class InputLog:
 
     async def _fill(self, partition: int) -> None:
         reader = self._reader(partition)
-        full = [p for p, ahead in self._ahead.items() if ahead and p not in (partition, self._control)]
-        full = full if self._bytes_ahead() >= _AHEAD_BYTES else []
-        reader.pause([self._number(p) for p in full])
-        try:
-            with passing(Io.READ_INPUTS):
-                records = await reader.fetch(timeout_s=_FETCH_S)
-        finally:
-            reader.resume([self._number(p) for p in full])
+        if partition != self._control:
+            others = [p for p in range(self._control) if p != partition]
+            full = self._bytes_ahead() >= _AHEAD_BYTES
+            resting = [p for p in others if self._position(p) >= self._wanted[p] or (full and self._ahead[p])]
+            reader.resume([p for p in range(self._control) if p not in resting])
+            reader.pause(resting)
+        with passing(Io.READ_INPUTS):
+            records = await reader.fetch(timeout_s=_FETCH_S)
         if not records:
             raise BusError("the input topics stopped answering; check the broker")
         for record in records:

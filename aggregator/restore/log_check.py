@@ -51,7 +51,7 @@ async def changed_inputs(bus: Bus, fold: Fold, *, starts: Sequence[int], ends: S
     """Partitions whose last consumed input is another one now; one that retention has eaten tells nothing."""
     vector, changed = fold.state.vector, []
     before = [max(0, offset - 1) for offset in vector]
-    log = InputLog(bus, fold.task, first=before, starts=starts, ends=ends, evenly=True)
+    log = InputLog(bus, fold.task, first=before, starts=starts, ends=ends, evenly=True, wanted=vector)
     try:
         for partition, crc in enumerate(fold.state.last_crc):
             record = await log.at(partition, vector[partition] - 1) if crc is not None else None

@@ -231,9 +231,9 @@ class Replica:
 
     async def _keyframe(self) -> tuple[list[Official], int]:
         """Stand at a readable keyframe: the chain's records from there on or before, and where in them it is."""
-        parts, first_known = await asyncio.gather(
-            newest_parts(self._models), entry(self._bus, self._task, self._models)
-        )
+        tail = await self._models.tail()
+        parts = newest_parts(tail)
+        first_known = await entry(self._bus, self._task, self._models, head=tail.head)
         for first in (first_known, None):
             self._commits = CommitsReader(self._bus, self._task, first)
             records = await self._commits.to_the_end()
@@ -246,7 +246,7 @@ class Replica:
             for index in range(len(records) - 1, -1, -1):
                 if records[index].record.body.keyframe:
                     with suppress(PartMissingError):
-                        self._replayer = await self._at(records[index : index + 2], starts, ends)
+                        self._replayer = await self._at(records[index:], starts, ends)
                         if self._accept.divergence:
                             await self._prove()
                         return records, index
@@ -258,9 +258,9 @@ class Replica:
 
     async def _at(self, records: Sequence[Official], starts: Sequence[int], ends: Sequence[int]) -> Replayer:
         """A fold that stands at the first of these records, a keyframe; inputs of the second are read meanwhile."""
-        record = records[0].record
+        record, wanted = records[0].record, records[-1].record.body.vector
         check_partitions(record.body.vector, ends)
-        inputs = InputLog(self._bus, self._task, first=record.body.vector, starts=starts, ends=ends)
+        inputs = InputLog(self._bus, self._task, first=record.body.vector, starts=starts, ends=ends, wanted=wanted)
         if len(records) > 1 and not records[1].record.body.replaces_model:
             inputs.begin(records[1].record.body)
         try:

@@ -32,9 +32,9 @@ async def listing(bus, *runs):
     return replace(body, runs=tuple(Run(p, first, count, RunKind.DATA) for p, first, count in runs))
 
 
-async def opened(bus):
+async def opened(bus, wanted=None):
     starts, ends = await start_vector(bus, TASK), await end_vector(bus, TASK)
-    return InputLog(bus, TASK, first=starts, starts=starts, ends=ends)
+    return InputLog(bus, TASK, first=starts, starts=starts, ends=ends, wanted=wanted)
 
 
 async def test_what_was_begun_is_what_fetch_gives(bus):
@@ -76,6 +76,17 @@ async def test_a_broker_that_was_silent_is_asked_again(bus, monkeypatch):
         with pytest.raises(BusError):
             await log.fetch(body)
     assert len(await log.fetch(body)) == 3
+    await log.close()
+
+
+async def test_what_no_record_lists_is_not_read_ahead_until_one_does(bus):
+    starts = await start_vector(bus, TASK)
+    log = await opened(bus, wanted=[2, *starts[1:]])
+    assert await log.fetch(await listing(bus, (0, 0, 2))) == {(0, 0): b"\x00", (0, 1): b"\x02"}
+    assert log._position(1) == 0
+    body = replace(await listing(bus, (0, 2, 1), (1, 0, 1)), vector=(3, 3, *starts[2:]))
+    assert await log.fetch(body) == {(0, 2): b"\x04", (1, 0): b"\x01"}
+    assert log._position(1) == 3
     await log.close()
 
 

@@ -34,16 +34,19 @@ async def keys(bus, start):
     return [record.key for record in found]
 
 
-async def test_head_is_written_again_after_every_32_parts_whichever_record_they_belong_to(bus):
+async def test_head_is_written_again_after_every_eight_parts_whichever_record_they_belong_to(bus):
     writer = ModelsWriter(bus, TASK, bytes(16), head=HEAD)
     start = (await bus.end_offsets(MODELS))[0]
     refs = await writer.publish(8, parts(20)) + await writer.publish(9, parts(80))
     found = await keys(bus, start)
     assert [found[ref.offset - start].split(b"/")[0] for ref in refs] == [b"%016x" % 8] * 20 + [b"%016x" % 9] * 80
     heads = [index for index, key in enumerate(found) if key == HEAD_KEY]
-    assert len(heads) == 3
-    assert max(b - a for a, b in zip([0, *heads], [*heads, len(found)], strict=True)) <= 40
+    assert len(heads) == 12
+    assert max(b - a for a, b in zip([0, *heads], [*heads, len(found)], strict=True)) <= 16
     assert await ModelsReader(bus, TASK).head() == HEAD
+    tail = await ModelsReader(bus, TASK).tail()
+    assert tail.head == HEAD
+    assert [key for _, key in tail.keys] == found[-16:]
 
 
 async def test_what_is_repeated_is_the_newest_head_and_before_the_first_nothing(bus):
@@ -52,7 +55,7 @@ async def test_what_is_repeated_is_the_newest_head_and_before_the_first_nothing(
     await writer.publish(8, parts(40))
     assert HEAD_KEY not in await keys(bus, start)
     await writer.write_head(HEAD)
-    await writer.publish(9, parts(40))
+    await writer.publish(9, parts(15))
     assert (await keys(bus, start)).count(HEAD_KEY) == 2
     assert await ModelsReader(bus, TASK).head() == HEAD
 
