@@ -75,10 +75,13 @@ def pack(kind: FrameKind, header: Sequence[object], sections: Sequence[Buffer] =
     return b"".join(pieces)
 
 
-def unpack(data: Buffer, *, expect: FrameKind | None = None, max_bytes: int | None = None) -> Frame:
+def unpack(
+    data: Buffer, *, expect: FrameKind | None = None, max_bytes: int | None = None, crc: int | None = None
+) -> Frame:
     """Check and open one frame; nothing of the payload is copied or decoded.
 
     Args:    expect: the only kind that is accepted, if given; max_bytes: the largest record accepted, if given.
+             crc: what `frame_crc` said of the data, where the caller has asked already.
     Raises:  WireError: too_large above `max_bytes`; malformed for anything that `pack` could not have written.
     """
     if max_bytes is not None and len(data) > max_bytes:
@@ -94,7 +97,7 @@ def unpack(data: Buffer, *, expect: FrameKind | None = None, max_bytes: int | No
     if header_bytes > MAX_HEADER_BYTES or body_start > end:
         raise _malformed("the header does not fit")
     view = memoryview(data).toreadonly()
-    crc = zlib.crc32(view[:end])
+    crc = zlib.crc32(view[:end]) if crc is None else crc
     if crc != _TRAILER.unpack_from(data, end)[0]:
         raise _malformed("the CRC differs")
     header = _read_header(view[_PREFIX.size : body_start])

@@ -95,9 +95,9 @@ class Update:
         return pack(FrameKind.UPDATE, header, self.encoded.sections)
 
     @classmethod
-    def from_bytes(cls, data: Buffer, *, max_bytes: int | None = None) -> "Update":
-        """Read a record without decoding its payload; raises WireError (malformed, too_large)."""
-        return cls.from_frame(unpack(data, expect=FrameKind.UPDATE, max_bytes=max_bytes))
+    def from_bytes(cls, data: Buffer, *, max_bytes: int | None = None, crc: int | None = None) -> "Update":
+        """Read a record without decoding its payload, as `unpack` does; raises WireError (malformed, too_large)."""
+        return cls.from_frame(unpack(data, expect=FrameKind.UPDATE, max_bytes=max_bytes, crc=crc))
 
     @classmethod
     def from_frame(cls, frame: Frame) -> "Update":

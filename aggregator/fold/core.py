@@ -181,7 +181,7 @@ class Fold:
                 self._obey(data, False)
         elif decision.accepted or decision.code in SETTLING:
             try:
-                update = Update.from_bytes(data)
+                update = Update.from_bytes(data, crc=decision.crc)
                 decoded = decode(update.encoded) if decision.accepted else None
             except WireError as error:
                 raise DivergedError(f"{where}: the chain accepted what cannot be read: {error}") from error

@@ -67,7 +67,10 @@ def read_gaps(raw: Buffer, k: int, size: int, *, wide: bool) -> Gaps:
     """
     gaps: Gaps = np.frombuffer(raw, dtype=np.uint8)
     if wide:
-        gaps = np.ascontiguousarray(gaps.reshape(2, -1).T).view("<u2").ravel()
+        low, high = gaps.reshape(2, -1)
+        gaps = high.astype(np.uint16)
+        gaps <<= 8
+        gaps |= low
     kernels = fast.kernels_of_size(size)
     with_value, total = kernels.look(gaps) if kernels is not None else _look(gaps)
     if with_value != k:

@@ -23,6 +23,7 @@ Symbols = npt.NDArray[np.uint8]
 MAX_LEVELS: Final = 32
 _WIDTHS: Final = [next(width for width in (1, 2, 4, 8) if 2 * levels <= 1 << width) for levels in range(MAX_LEVELS + 1)]
 _LARGEST: Final = float(np.finfo(np.float32).max)
+_FEW: Final = 4096
 _BELOW_TWO: Final = 2.0 - 2.0**-10
 """The largest half-precision number below 2."""
 
@@ -98,7 +99,7 @@ def norm_of(symbols: Symbols, table: Vector) -> float:
 
 def _histogram(symbols: Symbols, levels: int) -> list[int]:
     """How many symbols each level has."""
-    if levels > 8:  # counting level by level is faster for the few levels that real updates have
+    if levels > 8 or (levels > 2 and len(symbols) < _FEW):  # else counting level by level is faster
         counts: list[int] = np.bincount(symbols >> 1, minlength=levels).tolist()
         return counts
     counts, at_least = [], len(symbols)
