@@ -2,16 +2,15 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
 
+from broker_topics.together import together
+
 PIECE_BYTES = 1024 * 1024
 _SHARED_FROM = 4
 """Pieces from which a second thread is worth its start."""
-
-_helper = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hash")
 
 
 def tree_hash(*arrays: npt.NDArray[np.generic]) -> bytes:
@@ -39,10 +38,9 @@ def _pieces(view: memoryview) -> Iterator[memoryview]:
 
 def _digests(pieces: Sequence[memoryview]) -> list[bytes]:
     """The digest of each piece, in order."""
-    half = len(pieces) // 2 if len(pieces) >= _SHARED_FROM else len(pieces)
-    second = _helper.submit(_hashed, pieces[half:]) if half < len(pieces) else None
-    first = _hashed(pieces[:half])
-    return first + second.result() if second is not None else first
+    half, worth_it = len(pieces) // 2, len(pieces) >= _SHARED_FROM
+    first, second = together(lambda: _hashed(pieces[:half]), lambda: _hashed(pieces[half:]), worth_it=worth_it)
+    return first + second
 
 
 def _hashed(pieces: Sequence[memoryview]) -> list[bytes]:

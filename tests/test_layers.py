@@ -48,6 +48,7 @@ PURE = (
     "broker_topics/messages.py",
     "broker_topics/record.py",
     "broker_topics/hashing.py",
+    "broker_topics/together.py",
     "broker_topics/partitions.py",
     "broker_topics/chain.py",
     "broker_topics/parts.py",

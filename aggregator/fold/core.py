@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from aggregator.fold.commands import judge_command
+from aggregator.fold.downlink import move_hidden
 from aggregator.fold.fairness import Habit
 from aggregator.fold.gate import SETTLING, Passed, judge
 from aggregator.fold.outcome import Admission, Consumed, DivergedError, Draft, admission
@@ -18,13 +19,18 @@ from aggregator.fold.server_optimizer import server_optimizer
 from aggregator.fold.staleness import staleness_weight
 from aggregator.fold.state import FoldState
 from aggregator.fold.total import Total
-from broker_topics.codecs import CodecId, Decoded, Encoded, decode, encode
+from broker_topics.codecs import Decoded, Encoded, decode
 from broker_topics.errors import InputsLostError, InvariantError, WireError
 from broker_topics.frames import frame_crc
 from broker_topics.messages import Delta, Update
 from broker_topics.record import Body, Cause, Decision, RunKind, Step
+from broker_topics.together import together
 
 __all__ = ["Admission", "DivergedError", "Draft", "Fold"]
+
+
+_LARGE = 1 << 18
+"""Numbers of a model from which two threads move it sooner than one."""
 
 
 class Fold:
@@ -40,6 +46,7 @@ class Fold:
         self._optimizer = server_optimizer(state.settings)
         self._freshness = staleness_weight(state.settings)
         self._total = Total(state.layout.size)
+        self._large = state.layout.size >= _LARGE
         self._consumed = Consumed()
         self._hashes = hashes or self.state.hashes()
 
@@ -105,8 +112,7 @@ class Fold:
         """
         if not self.pending:
             return self._close(cause, (), None)
-        steps = (Step(self.pending, cause),)
-        return self._close(cause, steps, self._advance(None))
+        return self._close(cause, (Step(self.pending, cause),), self._advance(None))
 
     def replace(self, cause: Cause, source: FoldState | None = None) -> Draft:
         """Make the model of another state the next version, or the present one again; vector and ledger stay.
@@ -228,10 +234,13 @@ class Fold:
 
     def _follow(self, body: Body, delta: Encoded) -> None:
         """One server step of somebody else: its delta and its hashes are those of the chain."""
-        state = self.state
+        state, decoded, total = self.state, decode(delta), self._total.vector()
         divisor = max(self._rule.buffer_size, self.pending)
-        self._optimizer.update(state.x, self._total.vector(), state.velocity, divisor=divisor)
-        state.model.advance(decode(delta), inputs=self.pending, horizon=state.settings.served_horizon)
+        together(
+            lambda: self._optimizer.update(state.x, total, state.velocity, divisor=divisor),
+            lambda: state.model.advance(decoded, inputs=self.pending, horizon=state.settings.served_horizon),
+            worth_it=self._large,
+        )
         self._hashes = body.state_hash, body.hidden_hash, body.served_hash
         state.turn(base_hash=body.base_hash, max_staleness=body.max_staleness)
         self._total.clear()
@@ -245,22 +254,18 @@ class Fold:
         divisor = max(self._rule.buffer_size, self.pending)
         total = self._total.vector()
         self._optimizer.update(state.x, total, state.velocity, divisor=divisor)
-        np.subtract(state.x, model.hidden, out=total)
-        try:
-            encoded = encode(total, CodecId.SPARSE, density=state.settings.downlink_density)
-        except WireError as error:
-            raise InvariantError("the model left the range of float32; lower server_learning_rate") from error
-        base_hash = state.bases[model.version]
-        decoded = decode(encoded)
-        model.advance(decoded, inputs=self.pending, horizon=state.settings.served_horizon)
-        self._hashes = self.state.hashes()
+        (encoded, norm), state_hash = together(
+            lambda: move_hidden(state, total, inputs=self.pending), state.state_hash, worth_it=self._large
+        )
+        base_hash = state.bases[model.version - 1]
+        self._hashes = state_hash, model.hidden_hash(), model.served_hash()
         if max_staleness is None:
             max_staleness = state.chosen_staleness(self._rule.buffer_size)
         state.turn(base_hash=self._hashes[1][: len(base_hash)], max_staleness=max_staleness)
         self._total.clear()
         layout, version = state.layout.fingerprint, model.version
         delta = Delta(task=self.task, layout=layout, version=version, base_hash=base_hash, encoded=encoded)
-        return delta.to_bytes(), decoded.norm
+        return delta.to_bytes(), norm
 
     def _close(self, cause: Cause, steps: tuple[Step, ...], moved: tuple[bytes, float] | None) -> Draft:
         state_hash, hidden_hash, served_hash = self._hashes
