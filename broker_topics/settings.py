@@ -3,11 +3,12 @@
 import ssl
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
 from broker_topics.errors import ConfigError
+from broker_topics.setting import convert, setting
 
 ENVIRONMENT = {
     "bootstrap": "HEADWATER_BOOTSTRAP",
@@ -24,28 +25,22 @@ ENVIRONMENT = {
 }
 """Setting → environment variable; `HEADWATER_CONFIG` names the TOML file, whose table is `[connection]`."""
 
-_SWITCH = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
-
-
-def _setting(default: Any, help_: str) -> Any:
-    return field(default=default, metadata={"help": help_})
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionSettings:
     """Where the broker is and who we are; the same for every kind of Kafka client."""
 
-    bootstrap: str = _setting("localhost:9092", "Address of the broker, host:port; several separated by commas.")
-    tls: bool = _setting(False, "Encrypt with TLS; on by itself once one of the tls_… files is given.")
-    tls_ca: str = _setting("", "PEM file of the authority that signed the broker's certificate; default: the system's.")
-    tls_certificate: str = _setting("", "PEM file of this client's own certificate, for mutual TLS.")
-    tls_key: str = _setting("", "PEM file of the key of tls_certificate.")
-    user: str = _setting("", "User name for SCRAM-SHA-512.")
-    password: str = field(default="", repr=False, metadata={"help": "Password of the user."})
-    password_file: str = _setting("", "File that holds the password, instead of password.")
-    client_id: str = _setting("headwater", "What the broker's logs and quotas call this process.")
-    timeout_s: float = _setting(30.0, "Seconds that one operation may take before it counts as failed or in doubt.")
-    connect_patience_s: float = _setting(
+    bootstrap: str = setting("localhost:9092", "Address of the broker, host:port; several separated by commas.")
+    tls: bool = setting(False, "Encrypt with TLS; on by itself once one of the tls_… files is given.")
+    tls_ca: str = setting("", "PEM file of the authority that signed the broker's certificate; default: the system's.")
+    tls_certificate: str = setting("", "PEM file of this client's own certificate, for mutual TLS.")
+    tls_key: str = setting("", "PEM file of the key of tls_certificate.")
+    user: str = setting("", "User name for SCRAM-SHA-512.")
+    password: str = setting("", "Password of the user.", shown=False)
+    password_file: str = setting("", "File that holds the password, instead of password.")
+    client_id: str = setting("headwater", "What the broker's logs and quotas call this process.")
+    timeout_s: float = setting(30.0, "Seconds that one operation may take before it counts as failed or in doubt.")
+    connect_patience_s: float = setting(
         30.0,
         "Seconds that an aggregator or evaluator waits at its start for a broker that is away, before it ends with 69. "
         "Devices wait for ever, other commands not at all; a wrong password or certificate ends everybody at once.",
@@ -121,8 +116,10 @@ class ConnectionSettings:
         path = file or environ.get("HEADWATER_CONFIG")
         values: dict[str, Any] = _read_table(Path(path)) if path else {}
         values |= {name: environ[variable] for name, variable in ENVIRONMENT.items() if environ.get(variable)}
-        values |= {name: value for name, value in given.items() if value is not None}
-        known = {f.name: f.type for f in fields(cls)}
+        values |= {
+            name: str(value) if isinstance(value, Path) else value for name, value in given.items() if value is not None
+        }
+        known = {f.name: f for f in fields(cls)}
         if strange := sorted(set(values) - set(known)):
             raise ConfigError(f"unknown connection setting {strange[0]!r}; known are {', '.join(known)}")
         return cls(**{name: _convert(name, known[name], value) for name, value in values.items()})
@@ -144,18 +141,9 @@ def _read_table(path: Path) -> dict[str, Any]:
     return table
 
 
-def _convert(name: str, kind: object, value: object) -> Any:
-    if kind is bool and isinstance(value, str) and value.lower() in _SWITCH:
-        return _SWITCH[value.lower()]
-    if kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except ValueError:
-            raise ConfigError(f"{name} is {value!r}; give a number") from None
-    if kind is str and isinstance(value, Path):
-        return str(value)
-    if not isinstance(value, str if kind is str else bool):
+def _convert(name: str, known: Field[Any], value: object) -> Any:
+    try:
+        return convert(known, value)
+    except ValueError as error:
         shown = "hidden" if name == "password" else repr(value)
-        wanted = "text" if kind is str else "true or false" if kind is bool else "a number"
-        raise ConfigError(f"{name} is {shown}; give {wanted}")
-    return value
+        raise ConfigError(f"{name} is {shown}; give {error}") from None

@@ -10,6 +10,7 @@ from typing import Any
 import msgpack
 
 from broker_topics.errors import ConfigError, RejectCode, WireError
+from broker_topics.setting import setting
 
 RULES = ("buffered", "fedbuff", "fedasync")
 STALENESS = ("polynomial", "hinge", "constant")
@@ -24,47 +25,43 @@ REMEMBERED = 10
 """Lifetimes of max_staleness versions for which the aggregator remembers a device's last update."""
 
 
-def _setting(default: Any, help_: str) -> Any:
-    return field(default=default, metadata={"help": help_})
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSettings:
     """Everything about one task that devices and aggregator must agree on."""
 
-    rule: str = _setting("buffered", "Server rule: buffered (arrival-corrected), fedbuff or fedasync.")
-    buffer_size: int = _setting(10, "K: accepted updates to a server step; at most half the active devices.")
-    backlog_buffer_size: int = _setting(1000, "Most updates to a server step while more than K wait in the log.")
-    flush_deadline_s: float = _setting(10.0, "A waiting buffer steps after this many seconds even if not full.")
-    server_learning_rate: float = _setting(1.0, "η_g: what multiplies the mean of a buffer.")
-    server_optimizer: str = _setting("sgd", "Server optimizer: sgd or momentum.")
-    server_momentum: float = _setting(0.9, "Momentum of the server optimizer, if it is momentum.")
-    fedasync_mixing: float = _setting(0.6, "α of fedasync: the weight of a fresh update.")
-    arrival_correction: bool = _setting(True, "Weigh devices by how rarely they are heard, so that slow ones count.")
-    staleness: str = _setting("polynomial", "Staleness weight: polynomial, hinge or constant.")
-    staleness_exponent: float = _setting(0.5, "a of the polynomial weight (1 + τ)^-a; a multiple of 1/1024.")
-    hinge_start: int = _setting(10, "b of the hinge weight: staleness up to which nothing is taken off.")
-    hinge_slope: float = _setting(0.1, "a of the hinge weight 1 / (1 + a (τ − b)).")
-    staleness_relative: bool = _setting(True, "Judge staleness against the device's own habit.")
-    max_staleness: int = _setting(0, "Older updates are refused as stale; 0 follows the fleet: max(200, 50·active/K).")
-    min_separation: int = _setting(0, "Versions that must lie between two accepted updates of one device.")
-    max_update_norm: float = _setting(0.0, "Updates with a larger L2 norm are refused; 0 admits any finite one.")
-    counting: str = _setting("device", "What counts equally in the objective: each device, or each of its examples.")
-    max_examples: int = _setting(10000, "Cap on the examples that one device may claim, if examples count.")
-    served_horizon: int = _setting(100, "H: updates over which the served model averages versions.")
-    codec: str = _setting("sparse", "How devices pack updates: float32, bfloat16, int8 or sparse.")
-    density: float = _setting(0.01, "Share of coordinates in a sparse update.")
-    dense_tensors_up_to: int = _setting(0, "Tensors of at most this many numbers travel whole beside a sparse rest.")
-    downlink_density: float = _setting(0.05, "Share of coordinates in a published delta.")
-    max_update_bytes: int = _setting(1024 * 1024, "Largest update that is accepted; devices lower the density to fit.")
-    keyframe_every: int = _setting(50, "S: server steps between two keyframes.")
-    local_learning_rate: float = _setting(0.05, "η_l that devices are told to train with.")
-    local_epochs: int = _setting(1, "Passes over its data that a device makes for one training.")
-    local_deadline_s: float = _setting(0.0, "Seconds that one training may take; 0 sets no limit.")
-    reference_steps: float = _setting(
+    rule: str = setting("buffered", "Server rule: buffered (arrival-corrected), fedbuff or fedasync.")
+    buffer_size: int = setting(10, "K: accepted updates to a server step; at most half the active devices.")
+    backlog_buffer_size: int = setting(1000, "Most updates to a server step while more than K wait in the log.")
+    flush_deadline_s: float = setting(10.0, "A waiting buffer steps after this many seconds even if not full.")
+    server_learning_rate: float = setting(1.0, "η_g: what multiplies the mean of a buffer.")
+    server_optimizer: str = setting("sgd", "Server optimizer: sgd or momentum.")
+    server_momentum: float = setting(0.9, "Momentum of the server optimizer, if it is momentum.")
+    fedasync_mixing: float = setting(0.6, "α of fedasync: the weight of a fresh update.")
+    arrival_correction: bool = setting(True, "Weigh devices by how rarely they are heard, so that slow ones count.")
+    staleness: str = setting("polynomial", "Staleness weight: polynomial, hinge or constant.")
+    staleness_exponent: float = setting(0.5, "a of the polynomial weight (1 + τ)^-a; a multiple of 1/1024.")
+    hinge_start: int = setting(10, "b of the hinge weight: staleness up to which nothing is taken off.")
+    hinge_slope: float = setting(0.1, "a of the hinge weight 1 / (1 + a (τ − b)).")
+    staleness_relative: bool = setting(True, "Judge staleness against the device's own habit.")
+    max_staleness: int = setting(0, "Older updates are refused as stale; 0 follows the fleet: max(200, 50·active/K).")
+    min_separation: int = setting(0, "Versions that must lie between two accepted updates of one device.")
+    max_update_norm: float = setting(0.0, "Updates with a larger L2 norm are refused; 0 admits any finite one.")
+    counting: str = setting("device", "What counts equally in the objective: each device, or each of its examples.")
+    max_examples: int = setting(10000, "Cap on the examples that one device may claim, if examples count.")
+    served_horizon: int = setting(100, "H: updates over which the served model averages versions.")
+    codec: str = setting("sparse", "How devices pack updates: float32, bfloat16, int8 or sparse.")
+    density: float = setting(0.01, "Share of coordinates in a sparse update.")
+    dense_tensors_up_to: int = setting(0, "Tensors of at most this many numbers travel whole beside a sparse rest.")
+    downlink_density: float = setting(0.05, "Share of coordinates in a published delta.")
+    max_update_bytes: int = setting(1024 * 1024, "Largest update that is accepted; devices lower the density to fit.")
+    keyframe_every: int = setting(50, "S: server steps between two keyframes.")
+    local_learning_rate: float = setting(0.05, "η_l that devices are told to train with.")
+    local_epochs: int = setting(1, "Passes over its data that a device makes for one training.")
+    local_deadline_s: float = setting(0.0, "Seconds that one training may take; 0 sets no limit.")
+    reference_steps: float = setting(
         20.0, "Local steps that one training counts as, whatever a device really made; 0 leaves updates as they are."
     )
-    max_local_steps: int = _setting(2000, "Local steps that may gather in one waiting update; then training pauses.")
+    max_local_steps: int = setting(2000, "Local steps that may gather in one waiting update; then training pauses.")
     model: Mapping[str, float] = field(
         default_factory=dict, metadata={"help": "Numbers that the task's own code needs on every device, e.g. scales."}
     )

@@ -11,13 +11,10 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar
-
-from pydantic import ValidationError
-from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
-from pydantic_settings.exceptions import SettingsError
+from typing import Any, cast
 
 from broker_topics.errors import ConfigError
+from broker_topics.setting import convert, limits
 from broker_topics.settings import ENVIRONMENT, ConnectionSettings
 from headwater.sections import AggregatorSettings, EvaluatorSettings, LeaseSettings, LogSettings, WorkerSettings
 from monitoring.logs import REDACTED
@@ -33,31 +30,6 @@ _SERVICE_LINK = re.compile(
 )
 
 
-class _Sections(BaseSettings):
-    model_config = SettingsConfigDict(
-        frozen=True, extra="ignore", env_prefix=PREFIX, env_nested_delimiter="_", env_nested_max_split=1
-    )
-    file_values: ClassVar[Mapping[str, Any]] = {}
-
-    log: LogSettings = LogSettings()
-    aggregator: AggregatorSettings = AggregatorSettings()
-    lease: LeaseSettings = LeaseSettings()
-    worker: WorkerSettings = WorkerSettings()
-    evaluator: EvaluatorSettings = EvaluatorSettings()
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Command line, then environment, then file, then defaults."""
-        return init_settings, env_settings, InitSettingsSource(settings_cls, dict(cls.file_values))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything that a process is told from outside, one section each."""
@@ -68,6 +40,10 @@ class Settings:
     lease: LeaseSettings
     worker: WorkerSettings
     evaluator: EvaluatorSettings
+
+
+SECTIONS: Mapping[str, type[Any]] = {known.name: cast(type[Any], known.type) for known in fields(Settings)}
+"""Section → the settings in it, in the order of the configuration page."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,44 +77,25 @@ def load(*, file: str | Path | None = None, given: Mapping[str, Mapping[str, obj
     }
     _refuse_unknown_names(chosen, "the command line")
     connection = ConnectionSettings.load(os.environ, file=path, **chosen.pop("connection", {}))
-    from_file = {section: values for section, values in content.items() if section != "connection"}
-    reader = type("_SectionsAndFile", (_Sections,), {"file_values": from_file, "__module__": __name__})
-    try:
-        sections = reader(**chosen)
-    except ValidationError as error:
-        raise ConfigError(_explain(error)) from error
-    except SettingsError as error:
-        raise ConfigError(f"the environment cannot be read: {error}; set one variable for each setting") from error
-    return Settings(
-        connection=connection,
-        log=sections.log,
-        aggregator=sections.aggregator,
-        lease=sections.lease,
-        worker=sections.worker,
-        evaluator=sections.evaluator,
-    )
+    sections = {
+        section: _read_section(section, kind, chosen.get(section, {}), content.get(section, {}))
+        for section, kind in SECTIONS.items()
+        if kind is not ConnectionSettings
+    }
+    return Settings(connection=connection, **sections)
 
 
 def known_settings() -> Iterator[Setting]:
     """Every setting there is, section by section."""
-    for known in fields(ConnectionSettings):
-        yield Setting(
-            section="connection",
-            name=known.name,
-            variable=ENVIRONMENT[known.name],
-            default=known.default,
-            limits="",
-            help=known.metadata["help"],
-        )
-    for section, field in _Sections.model_fields.items():
-        for name, info in type(field.default).model_fields.items():
+    for section, kind in SECTIONS.items():
+        for known in fields(kind):
             yield Setting(
                 section=section,
-                name=name,
-                variable=f"{PREFIX}{section}_{name}".upper(),
-                default=info.default,
-                limits=_limits(info.metadata),
-                help=info.description or "",
+                name=known.name,
+                variable=_variable(section, known.name),
+                default=known.default,
+                limits=limits(known),
+                help=known.metadata["help"],
             )
 
 
@@ -198,10 +155,13 @@ def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
     Others that begin with HEADWATER_ may serve something else on the machine and are let be.
     """
     known = [setting.variable for setting in known_settings()]
-    prefixes = tuple(f"{PREFIX}{section}_".upper() for section in _Sections.model_fields)
+    whole = [f"{PREFIX}{section}".upper() for section in SECTIONS]
+    prefixes = tuple(f"{section}_" for section in whole)
     for name, value in sorted(environ.items()):
         if not name.startswith(PREFIX) or name in {*known, CONFIG_VARIABLE}:
             continue
+        if name in whole:
+            raise ConfigError(f"environment: {name} is a whole section; set one variable for each setting")
         if _SERVICE_LINK.fullmatch(f"{name}={value}"):
             continue
         if name.startswith(prefixes) or difflib.get_close_matches(name, known, 1, 0.9):
@@ -213,16 +173,22 @@ def _nearest(name: str, known: Mapping[str, object] | list[str]) -> str:
     return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
 
 
-def _explain(error: ValidationError) -> str:
-    reasons = []
-    for fault in error.errors(include_url=False):
-        place = ".".join(str(step) for step in fault["loc"])
-        variable = f"{PREFIX}{place.replace('.', '_')}".upper()
-        reasons.append(f"{place} = {fault['input']!r}: {fault['msg']} (setting {place}, variable {variable})")
-    return "; ".join(reasons)
+def _variable(section: str, name: str) -> str:
+    return ENVIRONMENT[name] if section == "connection" else f"{PREFIX}{section}_{name}".upper()
 
 
-def _limits(metadata: list[Any]) -> str:
-    low = next((rule.ge for rule in metadata if hasattr(rule, "ge")), None)
-    high = next((rule.le for rule in metadata if hasattr(rule, "le")), None)
-    return "" if low is None or high is None else f"{low} to {high}"
+def _read_section(section: str, kind: type[Any], given: Mapping[str, object], from_file: Mapping[str, object]) -> Any:
+    """One section's values: command line, then environment, then file, then defaults."""
+    values, faults = dict[str, object](), list[str]()
+    for known in fields(kind):
+        variable = _variable(section, known.name)
+        sources = ((given, known.name), (os.environ, variable), (from_file, known.name))
+        for value in (source[name] for source, name in sources if name in source):
+            try:
+                values[known.name] = convert(known, value)
+            except ValueError as error:
+                faults.append(f"{section}.{known.name} = {value!r}: give {error} (variable {variable})")
+            break
+    if faults:
+        raise ConfigError("; ".join(faults))
+    return kind(**values)

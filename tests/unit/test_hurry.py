@@ -21,7 +21,7 @@ def test_an_aggregator_starts_without_what_only_a_terminal_a_device_or_a_compile
 
 
 def test_its_command_line_is_read_before_anything_large_is_imported() -> None:
-    assert _loaded("from headwater.commands import aggregator").isdisjoint({"numpy", "aiokafka", "pydantic"})
+    assert _loaded("from headwater.commands import aggregator").isdisjoint({"numpy", "aiokafka", "pydantic_core"})
 
 
 def test_after_the_start_colours_and_the_collector_are_there_again() -> None:
