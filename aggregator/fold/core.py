@@ -210,7 +210,7 @@ class Fold:
             correction, relative_share = state.fairness.correction(habit), state.fairness.relative_share(habit)
             arrival = Arrival(correction, relative_share, freshness, habit.freshness, update.work)
             weight = float(np.float32(self._rule.weight(arrival)))
-        self._total.add(decoded, weight, size=update.encoded.payload_bytes)
+        self._total.add(decoded, weight)
         decision = Decision(crc, weight)
         self._settle(update, decision, habit)
         self.pending += 1

@@ -16,6 +16,7 @@ from broker_topics.codecs import dense as _dense
 from broker_topics.codecs import sparse as _sparse
 from broker_topics.codecs.base import CodecId, Decoded, Encoded
 from broker_topics.codecs.fast import defer_kernels, kernels_for, load_deferred, load_kernels
+from broker_topics.codecs.gathered import Gathered
 from broker_topics.errors import ConfigError, RejectCode, WireError
 from broker_topics.layout import Layout, Vector
 
@@ -24,7 +25,7 @@ __all__ = [
     "CodecId",
     "Decoded",
     "Encoded",
-    "add_all",
+    "Gathered",
     "check_fits",
     "codec_of",
     "decode",
@@ -106,25 +107,6 @@ def decode(encoded: Encoded) -> Decoded:
     if encoded.codec is CodecId.SPARSE:
         return _sparse.decode(encoded)
     return _dense.decode(encoded)
-
-
-def add_all(accumulator: Vector, weighted: Sequence[tuple[Decoded, float]]) -> None:
-    """Do `add_to` of each vector with its weight, in order, to the same bits; many sparse ones in one go.
-
-    Raises:  InvariantError: if the accumulator is not a writable float32[size].
-    """
-    run: list[tuple[_sparse.SparseDecoded, np.float32]] = []
-    for decoded, weight in weighted:
-        if run and not run[0][0].joins(decoded):
-            _sparse.add_together(accumulator, run)
-            run = []
-        if isinstance(decoded, _sparse.SparseDecoded) and decoded.joins(decoded):
-            decoded.check(accumulator)
-            run.append((decoded, np.float32(weight)))
-        else:
-            decoded.add_to(accumulator, weight)
-    if run:
-        _sparse.add_together(accumulator, run)
 
 
 def check_fits(codec: CodecId, size: int, max_bytes: int | None) -> None:

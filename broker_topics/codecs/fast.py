@@ -21,6 +21,9 @@ LEAST: Final = 65_536
 BLOCK: Final = 256
 """Numbers that share one scale, as in the int8 codec."""
 
+NEAR: Final = 32_768
+"""Numbers of an accumulator that stay near the processor while many vectors add to them."""
+
 _deferred = threading.Event()
 
 Int8s = npt.NDArray[np.int8]
@@ -35,12 +38,14 @@ class Kernels(NamedTuple):
 
     add_int8(accumulator, numbers, scales, weight): accumulator[i] += number[i] · scale[i // 256] · weight.
     add_gaps(accumulator, gaps, ends, tables, symbols): for one vector v after the other, accumulator[place] +=
-    tables[v, symbol] along its gaps, of either width, which end at ends[v].
+    tables[v, symbol] along its gaps, of either width; its gaps end at ends[v, 0], its symbols at ends[v, 1].
+    add_in_blocks: the same, of all vectors block by block of the accumulator.
     look(gaps): how many of them carry a value, and the sum of all; too short a look to hand the GIL to others.
     """
 
     add_int8: Callable[[Vector, Int8s, Vector, np.float32], None]
     add_gaps: Callable[[Vector, Gaps, Ends, Tables, Symbols], None]
+    add_in_blocks: Callable[[Vector, Gaps, Ends, Tables, Symbols], None]
     look: Callable[[Gaps], tuple[int, int]]
 
 
@@ -90,11 +95,13 @@ def _compile(numba: Any, *, keep: bool) -> Kernels:
     dense = void(sums, read(numba.int8), numbers, numba.float32)
     widths = [read(numba.uint8), read(numba.uint16)]
     tables = numba.types.Array(numba.float32, 2, "C", readonly=True)
-    sparse = [void(sums, gaps, read(numba.int64), tables, read(numba.uint8)) for gaps in widths]
+    ends = numba.types.Array(numba.int64, 2, "C", readonly=True)
+    sparse = [void(sums, gaps, ends, tables, read(numba.uint8)) for gaps in widths]
     two_counts = numba.types.UniTuple(numba.int64, 2)
     return Kernels(
         add_int8=jit(dense, cache=keep, nogil=True)(_add_int8),
         add_gaps=jit(sparse, cache=keep, nogil=True)(_add_gaps),
+        add_in_blocks=jit(sparse, cache=keep, nogil=True)(_add_in_blocks),
         look=jit([two_counts(gaps) for gaps in widths], cache=keep)(_look),
     )
 
@@ -113,7 +120,7 @@ def _add_gaps(accumulator: Vector, gaps: Gaps, ends: Ends, tables: Tables, symbo
     value = np.uint64(0)  # unsigned: no test for counting from the end
     first = 0
     for vector in range(len(ends)):
-        table, own = tables[vector], gaps[first : ends[vector]]
+        table, own = tables[vector], gaps[first : ends[vector, 0]]
         place = np.uint64(0)
         for index in range(len(own)):
             gap = np.uint64(own[index])
@@ -122,7 +129,33 @@ def _add_gaps(accumulator: Vector, gaps: Gaps, ends: Ends, tables: Tables, symbo
                 accumulator[place] += table[symbols[value]]
                 place += np.uint64(1)
                 value += np.uint64(1)
-        first = ends[vector]
+        first = ends[vector, 0]
+
+
+def _add_in_blocks(accumulator: Vector, gaps: Gaps, ends: Ends, tables: Tables, symbols: Symbols) -> None:
+    skip = np.uint64(2 ** (8 * gaps.itemsize) - 1)
+    next_gap, next_value = np.zeros(len(ends), np.uint64), np.zeros(len(ends), np.uint64)
+    next_place = np.zeros(len(ends), np.uint64)
+    for vector in range(1, len(ends)):
+        next_gap[vector], next_value[vector] = ends[vector - 1, 0], ends[vector - 1, 1]
+    block_end = np.uint64(0)
+    while block_end < len(accumulator):
+        block_end += np.uint64(NEAR)
+        for vector in range(len(ends)):
+            table, end = tables[vector], np.uint64(ends[vector, 0])
+            index, place, value = next_gap[vector], next_place[vector], next_value[vector]
+            while index < end:
+                gap = np.uint64(gaps[index])
+                if gap == skip:
+                    place += gap
+                elif place + gap >= block_end:
+                    break
+                else:
+                    accumulator[place + gap] += table[symbols[value]]
+                    place += gap + np.uint64(1)
+                    value += np.uint64(1)
+                index += np.uint64(1)
+            next_gap[vector], next_place[vector], next_value[vector] = index, place, value
 
 
 def _look(gaps: Gaps) -> tuple[int, int]:

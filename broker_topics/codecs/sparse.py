@@ -33,9 +33,12 @@ _ALL_FLAGS: Final = WIDE_GAPS | ZSTD_POSITIONS | _SYMBOL_FLAGS | SEGMENTS
 
 
 class SparseDecoded(Decoded):
-    """Values at k positions, which are still gaps, and perhaps a few dense segments."""
+    """Values at k positions, which are still gaps, and perhaps a few dense segments.
 
-    __slots__ = ("_gaps", "_segments", "_symbols", "_table")
+    The value of each symbol stands in `table`, float32[2 L]; nothing of it may be changed.
+    """
+
+    __slots__ = ("gaps", "segments", "symbols", "table")
 
     def __init__(
         self,
@@ -48,41 +51,19 @@ class SparseDecoded(Decoded):
         segments: Sequence[tuple[slice, Vector]],
     ) -> None:
         super().__init__(size, norm)
-        self._gaps, self._symbols, self._table, self._segments = gaps, symbols, table, segments
+        self.gaps, self.symbols, self.table, self.segments = gaps, symbols, table, segments
 
     def _add(self, accumulator: Vector, weight: np.float32) -> None:
-        table, kernels = self._table * weight, fast.kernels_for(accumulator)
+        table, kernels = self.table * weight, fast.kernels_for(accumulator)
         if kernels is not None:
-            kernels.add_gaps(accumulator, self._gaps, np.array([len(self._gaps)]), table[None, :], self._symbols)
+            kernels.add_gaps(
+                accumulator, self.gaps, np.array([[len(self.gaps), len(self.symbols)]]), table[None, :], self.symbols
+            )
         else:
-            places = positions.positions_of(self._gaps, len(self._symbols))
-            np.add.at(accumulator, places, table.take(self._symbols))
-        for where, part in self._segments:
+            places = positions.positions_of(self.gaps, len(self.symbols))
+            np.add.at(accumulator, places, table.take(self.symbols))
+        for where, part in self.segments:
             accumulator[where] += part * weight
-
-    def joins(self, other: Decoded) -> bool:
-        """Whether both can be added by one call of `add_together`."""
-        return (
-            isinstance(other, SparseDecoded)
-            and not (self._segments or other._segments)
-            and self._gaps.dtype == other._gaps.dtype
-        )
-
-
-def add_together(accumulator: Vector, weighted: Sequence[tuple[SparseDecoded, np.float32]]) -> None:
-    """Add vectors that join, in order, in one go where there are compiled loops."""
-    kernels = fast.kernels_for(accumulator)
-    if kernels is None or len(weighted) == 1:
-        for decoded, weight in weighted:
-            decoded._add(accumulator, weight)
-        return
-    tables = np.zeros((len(weighted), max(len(decoded._table) for decoded, _ in weighted)), dtype=np.float32)
-    for row, (decoded, weight) in zip(tables, weighted, strict=True):
-        row[: len(decoded._table)] = decoded._table * weight
-    ends = np.cumsum([len(decoded._gaps) for decoded, _ in weighted])
-    gaps = np.concatenate([decoded._gaps for decoded, _ in weighted])
-    symbols = np.concatenate([decoded._symbols for decoded, _ in weighted])
-    kernels.add_gaps(accumulator, gaps, ends, tables, symbols)
 
 
 def encode(vector: Vector, density: float, segments: Sequence[slice], max_bytes: int | None) -> Encoded:

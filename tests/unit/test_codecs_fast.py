@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from broker_topics.codecs import CodecId, Decoded, Encoded, add_all, decode, encode, fast, positions
+from broker_topics.codecs import CodecId, Decoded, Encoded, Gathered, decode, encode, fast, positions
 from broker_topics.errors import InvariantError, WireError
 from broker_topics.layout import Vector
 from tests.unit.codec_vectors import LARGEST, SUBNORMAL, heavy_tailed
@@ -91,14 +92,49 @@ def test_many_vectors_added_together_give_the_bits_of_one_after_the_other(size: 
     expected = together.copy()
     for decoded, weight in weighted:
         decoded.add_to(expected, weight)
-    add_all(together, weighted)
+    gathered = Gathered(together)
+    for decoded, weight in weighted:
+        if not gathered.take(decoded, weight):
+            gathered.flush()
+            decoded.add_to(together, weight)
+    gathered.flush()
     np.testing.assert_array_equal(together.view(np.uint32), expected.view(np.uint32))
 
 
-def test_vectors_are_not_added_together_where_they_do_not_fit() -> None:
-    decoded = decode(encode(heavy_tailed(2_000), CodecId.SPARSE))
+@pytest.mark.parametrize(("density", "in_blocks"), [(0.2, True), (0.01, True), (0.001, False), (0.00005, False)])
+def test_many_values_are_added_block_by_block_and_few_in_one_sweep(
+    density: float, in_blocks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size, called = 200_003, list[str]()
+    kernels = fast.load_kernels()
+    assert kernels is not None
+
+    def spy(name: str, kernel: Callable[..., None]) -> Callable[..., None]:
+        def spied(*arguments: object) -> None:
+            called.append(name)
+            kernel(*arguments)
+
+        return spied
+
+    spied = kernels._replace(
+        add_in_blocks=spy("blocks", kernels.add_in_blocks), add_gaps=spy("sweep", kernels.add_gaps)
+    )
+    vectors = [decode(encode(heavy_tailed(size, seed), CodecId.SPARSE, density=density)) for seed in range(70)]
+    expected, together = heavy_tailed(size, 99), heavy_tailed(size, 99)
+    for number, decoded in enumerate(vectors):
+        decoded.add_to(expected, number / 70)
+    monkeypatch.setattr(fast, "load_kernels", lambda: spied)
+    gathered = Gathered(together)
+    assert all(gathered.take(decoded, number / 70) for number, decoded in enumerate(vectors))
+    gathered.flush()
+    assert set(called[:-1]) == {"blocks" if in_blocks else "sweep"}
+    np.testing.assert_array_equal(together.view(np.uint32), expected.view(np.uint32))
+
+
+def test_vectors_are_not_gathered_where_they_do_not_fit() -> None:
+    decoded = decode(encode(heavy_tailed(100_000), CodecId.SPARSE))
     with pytest.raises(InvariantError):
-        add_all(np.zeros(1_999, np.float32), [(decoded, 1.0)])
+        Gathered(np.zeros(99_999, np.float32)).take(decoded, 1.0)
 
 
 @pytest.mark.parametrize("codec", [CodecId.INT8, CodecId.SPARSE])
