@@ -46,9 +46,10 @@ class Gathered:
         full = self._vectors == _MOST_VECTORS or self._filled + len(gaps) > self._room
         if full or gaps.dtype != self._gaps.dtype:
             self.flush()
+        if not len(self._symbols):
+            self._symbols = np.empty(self._room, dtype=np.uint8)
         if gaps.dtype != self._gaps.dtype or not len(self._gaps):
             self._gaps = np.empty(self._room, dtype=gaps.dtype)
-            self._symbols = np.empty(self._room, dtype=np.uint8)
         self._gaps[self._filled : self._filled + len(gaps)] = gaps
         self._symbols[self._values : self._values + len(symbols)] = symbols
         np.multiply(table, np.float32(weight), out=self._tables[self._vectors, : len(table)])
