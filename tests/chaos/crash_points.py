@@ -4,6 +4,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 from aggregator.verify import Evidence
 from broker_topics.crash_points import VARIABLE, Io
@@ -30,6 +31,9 @@ DEVICE = (
     *(Io.OUTBOX_OPEN, Io.OUTBOX_WRITE, Io.STORE_TRAINING, Io.STORE_BEFORE_SEND, Io.STORE_OFFSET, Io.STORE_SETTLED),
     *(Io.STORE_GIVEN_BACK, Io.ENTER, Io.FOLLOW, Io.PRODUCE, Io.SEND_TELEMETRY),
 )
+
+ON_TIME = (Io.STORE_TRAINING, Io.STORE_BEFORE_SEND, Io.STORE_OFFSET, Io.STORE_SETTLED, Io.PRODUCE)
+"""What a device does with work that is not late: only a quick one comes there while others hurry the versions on."""
 
 _PATIENCE_S = 12.0
 _ATTEMPTS = 8
@@ -88,21 +92,23 @@ async def aggregators_die_at(ground: Ground, points: Sequence[str]) -> None:
 
 
 async def devices_die_at(ground: Ground, points: Sequence[str]) -> None:
-    """A process of two slow devices dies again and again beside a fast one that lives."""
+    """A process of two devices, mostly slow ones, dies again and again beside a fast one that lives."""
     rng = ground.rng("devices", *points)
     async with ground.fleet(await ground.shared()) as (fleet, bus):
         await fleet.create(keyframe_every=5, max_staleness=2)
         last, other = aggregator(fleet), fleet.worker("w-8", "w-1", PACE_S="0.02")
 
-        def worker(fleet: Fleet, **environment: str) -> Role:
-            return fleet.worker("w-0", "w-3", PACE_S="0.3", HEADWATER_LOG_LEVEL="debug", **environment)
+        def worker(fleet: Fleet, pace_s: str = "0.3", **environment: str) -> Role:
+            return fleet.worker("w-0", "w-3", PACE_S=pace_s, HEADWATER_LOG_LEVEL="debug", **environment)
 
         for point in points:
+            io = Io(point.partition(":")[0])
             async with ground.run(f"devices die at {point}"):
-                often = Io(point.partition(":")[0]) in (Io.OUTBOX_WRITE, Io.FOLLOW, Io.PRODUCE)
-                await dies_at(fleet, f"{point}:{int(rng.integers(1, 4)) if often else 1}", worker)
+                often = io in (Io.OUTBOX_WRITE, Io.FOLLOW, Io.PRODUCE)
+                start = partial(worker, pace_s="0.02") if io in ON_TIME else worker
+                await dies_at(fleet, f"{point}:{int(rng.integers(1, 4)) if often else 1}", start)
         async with ground.run("devices died, the last ones live"):
-            alive = worker(fleet)
+            alive = worker(fleet, pace_s="0.02")
             await fleet.until_told(alive, "update_settled", 4)
             history = await at_rest(fleet, bus, [alive, other])
             assert await last.stop() == 0, last.text
