@@ -61,35 +61,35 @@ class ModelsWriter:
     async def publish(self, height: int, parts: Iterable[Part]) -> tuple[PartRef, ...]:
         """Send the parts of one record durably; where each lies, in order. Parts are cut in a thread, as they go."""
         source = iter(parts)
-        under_way: deque[tuple[Part, asyncio.Task[int]]] = deque()
+        under_way: deque[asyncio.Task[PartRef]] = deque()
+        heads: list[asyncio.Task[None]] = []
         refs: list[PartRef] = []
         try:
             while (part := await asyncio.to_thread(next, source, None)) is not None:
-                await self._repeat_head()
+                if self.head is not None and self._since_head >= HEAD_EVERY:
+                    self._since_head = 0
+                    heads.append(asyncio.ensure_future(self._repeat_head()))
+                self._since_head += 1
                 if len(under_way) >= _IN_FLIGHT:
-                    refs.append(await self._landed(under_way.popleft()))
-                under_way.append((part, asyncio.ensure_future(self._send(height, part))))
+                    refs.append(await under_way.popleft())
+                under_way.append(asyncio.ensure_future(self._send(height, part)))
             while under_way:
-                refs.append(await self._landed(under_way.popleft()))
+                refs.append(await under_way.popleft())
+            await asyncio.gather(*heads)
         finally:
-            for _, task in under_way:
+            for task in (*under_way, *heads):
                 task.cancel()
         return tuple(refs)
 
-    async def _landed(self, item: tuple[Part, "asyncio.Task[int]"]) -> PartRef:
-        part, task = item
-        return part.at(await task)
-
-    async def _send(self, height: int, part: Part) -> int:
+    async def _send(self, height: int, part: Part) -> PartRef:
         key = part_key(height=height, writer=self._writer, digest=part.digest, name=part.name, index=part.index)
         with passing(Io.PART):
-            return (await self._bus.send(self._topic, key=key, value=part.value)).offset
+            return part.at((await self._bus.send(self._topic, key=key, value=part.value)).offset)
 
     async def _repeat_head(self) -> None:
-        if self.head is not None and self._since_head >= HEAD_EVERY:
-            with suppress(BusError):
-                await self.write_head(self.head)
-        self._since_head += 1
+        if self.head is not None:
+            with suppress(BusError), passing(Io.HEAD):
+                await self._bus.send(self._topic, key=HEAD_KEY, value=self.head.to_bytes())
 
     async def write_head(self, head: Head) -> None:
         """Name the newest official keyframe; compaction keeps only the last such record."""
