@@ -53,7 +53,9 @@ class LogReader(Protocol):
         """Read on from `offset`; takes effect with the next fetch, whatever was prefetched is dropped."""
 
     def position(self, partition: int) -> int:
-        """The offset after the last record that `fetch` returned, or the last seek."""
+        """The offset after the last record that `fetch` returned, or the last seek; after an empty `fetch` also past
+        markers of transactions at the log's end.
+        """
 
     def pause(self, partitions: Sequence[int]) -> None:
         """Fetch nothing from these partitions until `resume`; positions stay."""

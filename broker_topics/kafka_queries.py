@@ -128,7 +128,7 @@ class KafkaQueries:
         return await self._ask("topics' settings", ask)
 
     async def create(self, specs: Sequence[TopicSpec]) -> None:
-        """Create the topics and wait until they have leaders; one that exists already is left alone."""
+        """Create the topics and wait until their leaders answer; one that exists already is left alone."""
 
         async def ask(client: AIOKafkaClient) -> None:
             requests: list[Any] = [(s.name, s.partitions, s.replication, [], list(s.settings.items())) for s in specs]
@@ -146,6 +146,7 @@ class KafkaQueries:
             await self._ask("creating topics", ask)
             for spec in specs:
                 await self._leaders(spec.name, appears_s=self._connection.timeout_s)
+                await self.offsets(spec.name, LATEST)
 
     async def brokers(self) -> int:
         """How many brokers the cluster has at the moment."""

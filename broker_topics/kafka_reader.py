@@ -108,6 +108,7 @@ class KafkaReader:
             self._alive_at = asyncio.get_running_loop().time()
         elif len(self._paused) < len(self._positions):
             await self._watch(consumer)
+            records = await self._past_markers(consumer, max_records)
         return records
 
     async def close(self) -> None:
@@ -180,6 +181,14 @@ class KafkaReader:
             self._rewind(consumer)
             records += await self._as_it_lies(partition, max(1, max_records - len(records)))
         return records or (await self._getmany(consumer, partitions, max_records, timeout_s) if strange else [])
+
+    async def _past_markers(self, consumer: AIOKafkaConsumer, most: int) -> list[BusRecord]:
+        """Go past what Kafka itself wrote at the log's end; the first records there, should aiokafka have erred."""
+        for partition in self._active() if self._gapless else ():
+            behind = await consumer.position(TopicPartition(self.topic, partition))
+            if behind > self._positions[partition] and (records := await self._as_it_lies(partition, most)):
+                return records
+        return []
 
     async def _as_it_lies(self, partition: int, most: int) -> list[BusRecord]:
         """What comes next, read past aiokafka: it believes what a batch says of its place."""

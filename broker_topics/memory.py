@@ -193,6 +193,8 @@ class MemoryReader:
             if position < where.end and (some := where.read(position, max_records - len(taken))):
                 self._positions[where.partition] = some[-1].offset + 1
                 taken += some
+        if not taken:
+            self._positions |= {where.partition: where.end for where in wanted}
         return taken
 
     def _check_in_log(self, where: MemoryPartition) -> None:

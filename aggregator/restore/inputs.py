@@ -147,12 +147,14 @@ class InputLog:
         if partition != self._control:
             others = [p for p in range(self._control) if p != partition]
             full = self._bytes_ahead() >= _AHEAD_BYTES
-            resting = [p for p in others if self._position(p) >= self._wanted[p] or (full and self._ahead[p])]
+            read = [self._position(p) >= min(self._wanted[p], self._ends[p]) for p in range(self._control)]
+            resting = [p for p in others if read[p] or (full and self._ahead[p])]
             reader.resume([p for p in range(self._control) if p not in resting])
             reader.pause(resting)
+        before = self._position(partition)
         with passing(Io.READ_INPUTS):
             records = await reader.fetch(timeout_s=_FETCH_S)
-        if not records:
+        if not records and self._position(partition) == before:
             raise BusError("the input topics stopped answering; check the broker")
         for record in records:
             self._ahead[self._control if partition == self._control else record.partition].append(record)

@@ -150,6 +150,7 @@ async def test_offsets_used_up_by_a_transaction_are_a_gap_and_no_stall(
     ended_at = time.monotonic() + 1.5  # three times the stall limit
     while time.monotonic() < ended_at:
         assert await reader.fetch(timeout_s=0.2) == []
+    assert reader.position(0) == 2
     await bus.send(updates, key=b"k", value=b"after", partition=0)
     assert [record.offset for record in await read(reader, 1)] == [2]
 

@@ -90,6 +90,27 @@ async def test_what_no_record_lists_is_not_read_ahead_until_one_does(bus):
     await log.close()
 
 
+async def test_an_input_whose_offset_a_marker_took_after_a_cut_is_gone_and_no_silence(bus, monkeypatch):
+    monkeypatch.setattr("aggregator.restore.inputs._FETCH_S", 0.05)
+    partition = bus.log.partition(UPDATES, 0)
+    partition.cut(2)
+    partition.leave_gap(2)
+    log = await opened(bus)
+    async with asyncio.timeout(60):
+        assert await log.fetch(await listing(bus, (0, 0, 3))) == {(0, 0): b"\x00", (0, 1): b"\x02"}
+    await log.close()
+
+
+async def test_a_partition_that_was_cut_below_where_we_stand_does_not_keep_others_from_being_read(bus):
+    log = await opened(bus)
+    log._first[1], log._wanted[1] = 3, 4
+    bus.log.partition(UPDATES, 1).cut(1)
+    log._ends[1] = 1
+    assert await log.at(1, 2) is None
+    assert (await log.at(0, 0)).value == b"\x00"
+    await log.close()
+
+
 async def test_closing_gives_up_what_was_begun(bus):
     log = await opened(bus)
     log.begin(await listing(bus, (0, 0, 3)))
