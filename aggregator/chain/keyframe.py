@@ -1,13 +1,14 @@
 """Writes everything that the fold reads into parts of the models topic, and loads it back."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from aggregator.chain.cache import KeyframeCache
 from aggregator.fold.state import FoldState
 from broker_topics.crash_points import Io, passing
 from broker_topics.errors import InvariantError, WireError
 from broker_topics.follow import task_blob
+from broker_topics.layout import Vector
 from broker_topics.models_log import ModelsReader
 from broker_topics.parts import SERVER, TASK, Part, bytes_of, cut
 from broker_topics.record import Record
@@ -45,11 +46,11 @@ async def load_keyframe(models: ModelsReader, record: Record, cache: KeyframeCac
         names = {ref.name for ref in refs} - {TASK, SERVER, "delta"}
         if cache is not None and (kept := await asyncio.to_thread(cache.load, record.body, sorted(names), size)):
             try:
-                return _at(record, FoldState.restore(meta, kept))
+                return await asyncio.to_thread(_at, record, meta, kept)
             except (InvariantError, WireError) as error:
                 cache.spoiled(str(error))
         vectors = {name: await models.read_vector(refs, name, size) for name in sorted(names)}
-    state = _at(record, FoldState.restore(meta, vectors))
+    state = await asyncio.to_thread(_at, record, meta, vectors)
     if await asyncio.to_thread(state.hashes) != record.body.hashes:
         raise _another(record)
     if cache is not None:
@@ -57,8 +58,9 @@ async def load_keyframe(models: ModelsReader, record: Record, cache: KeyframeCac
     return state
 
 
-def _at(record: Record, state: FoldState) -> FoldState:
-    """The state itself, if it is of the record's version and stands where the record does."""
+def _at(record: Record, meta: bytes, vectors: Mapping[str, Vector]) -> FoldState:
+    """The state, if it is of the record's version and stands where the record does; slow where the fleet is large."""
+    state = FoldState.restore(meta, vectors)
     if state.model.version != record.body.version or tuple(state.vector) != record.body.vector:
         raise _another(record)
     return state

@@ -285,6 +285,7 @@ async def test_a_chain_cut_short_while_nobody_ran_stops_the_start_and_goes_on_on
         async with asyncio.timeout(20):
             while (await chain_of(bus, TASK))[-1].body.vector[place.partition] <= place.offset:
                 await newcomer.until_version(newcomer.follower.model.version + 1)
+    assert (await chain_of(bus, TASK))[-1].body.vector[place.partition] == place.offset + 1
     assert sum(sum(run.count for run in record.body.runs) for record in await chain_of(bus, TASK)) == 7
     assert (await replay(bus, TASK)).to_version >= 4
 
