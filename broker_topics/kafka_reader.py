@@ -254,21 +254,16 @@ class KafkaReader:
         Raises:  BusError: the broker cannot be reached, or gives nothing although the log has more.
         """
         now = asyncio.get_running_loop().time()
-        polled_ms = max((consumer.last_poll_timestamp(tp) or 0 for tp in self._tps(self._active())), default=0)
+        active = {p: TopicPartition(self.topic, p) for p in self._active()}
+        polled_ms = max((consumer.last_poll_timestamp(tp) or 0 for tp in active.values()), default=0)
         if polled_ms != self._polled_ms:
             self._polled_ms, self._alive_at = polled_ms, now
-            ends = {
-                p: consumer.highwater(tp) or 0 for p, tp in zip(self._active(), self._tps(self._active()), strict=True)
-            }
+            ends = {p: consumer.highwater(tp) or 0 for p, tp in active.items()}
         elif now - self._alive_at < min(_SILENCE_S, self._stall_s):
             return
         else:
             ends = await self._queries.offsets(self.topic, LATEST)
-        behind = [
-            p
-            for p, tp in zip(self._active(), self._tps(self._active()), strict=True)
-            if await consumer.position(tp) < ends.get(p, 0)
-        ]
+        behind = [p for p, tp in active.items() if await consumer.position(tp) < ends.get(p, 0)]
         if not behind:
             self._behind_since = None
         elif self._behind_since is None:
