@@ -9,9 +9,10 @@ because nobody knows any more whether an earlier copy was accepted.
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from aggregator.fold.fairness import Habit
+from broker_topics import fields
 from broker_topics.errors import RejectCode, WireError
 from broker_topics.record import Decision
 from broker_topics.task import REMEMBERED
@@ -20,6 +21,9 @@ MAX_SEQUENCE_JUMP = 1_000_000
 
 NEVER = -1
 """Version at which a device was last accepted if it never was."""
+
+_ROW_TYPES: Final[list[type]] = [str, int, int, str, int, int, int]
+_HABIT_TYPES: Final[list[type]] = [int, float, float, int]
 
 
 @dataclass(slots=True)
@@ -129,16 +133,17 @@ class Ledger:
 
 
 def _entry(row: object) -> tuple[str, Entry]:
-    match row:
-        case [str(name), int(incarnation), int(sequence), str(outcome), int(crc), int(accepted), int(heard), habit]:
-            return name, Entry(incarnation, sequence, outcome, crc, accepted, heard, _habit(habit))
-    raise WireError(RejectCode.MALFORMED, "a ledger entry cannot be read")
+    """One row read: exact types by two comparisons, as a large fleet's rows are read while nobody leads."""
+    if type(row) is not list or len(row) != len(_ROW_TYPES) + 1:
+        raise fields.malformed("a ledger entry cannot be read")
+    *own, habit = row
+    name, incarnation, sequence, outcome, crc, accepted, heard = fields.typed(own, _ROW_TYPES)
+    return name, Entry(incarnation, sequence, outcome, crc, accepted, heard, _habit(habit))
 
 
 def _habit(row: object) -> Habit | None:
-    match row:
-        case None:
-            return None
-        case [int(last_arrival), float(gap), float(freshness), int(share)]:
-            return Habit(last_arrival, gap, freshness, share)
-    raise WireError(RejectCode.MALFORMED, "a device's habit in a keyframe cannot be read")
+    if row is None:
+        return None
+    if type(row) is not list:
+        raise fields.malformed("a device's habit in a keyframe cannot be read")
+    return Habit(*fields.typed(row, _HABIT_TYPES))

@@ -2,11 +2,12 @@
 
 from collections import Counter
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aggregator.fold.ledger import MAX_SEQUENCE_JUMP, Ledger
-from broker_topics.errors import RejectCode
+from broker_topics.errors import RejectCode, WireError
 from broker_topics.record import Cause, Decision
 from tests.folding import Bench, snapshot, vector
 
@@ -89,6 +90,27 @@ def test_rows_come_back_as_the_same_ledger_whatever_the_order_of_hearing() -> No
     back = Ledger.from_rows(list(ledger.rows()))
     assert list(back.rows()) == list(ledger.rows())
     assert [entry.heard_version for entry in back.evict(version=2502, max_staleness=250)] == [1]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        7,
+        [],
+        ["a", 1, 1, "accepted", 5, 2, 2],
+        ["a", 1, 1, "accepted", 5, 2, 2, None, None],
+        ["a", 1, True, "accepted", 5, 2, 2, None],
+        ["a", 1, 1.0, "accepted", 5, 2, 2, None],
+        [b"a", 1, 1, "accepted", 5, 2, 2, None],
+        ["a", 1, 1, "accepted", 5, 2, 2, 3],
+        ["a", 1, 1, "accepted", 5, 2, 2, [1, 0.0, 1.0]],
+        ["a", 1, 1, "accepted", 5, 2, 2, [1, 0, 1.0, 32]],
+    ],
+)
+def test_a_row_of_anything_else_is_malformed(row: object) -> None:
+    with pytest.raises(WireError) as caught:
+        Ledger.from_rows([row])
+    assert caught.value.code is RejectCode.MALFORMED
 
 
 EVENT = st.tuples(
