@@ -9,9 +9,7 @@ import numpy as np
 
 from broker_topics.codecs import Decoded
 from broker_topics.hashing import tree_hash
-from broker_topics.layout import Vector
-
-_CHUNK = 1 << 15
+from broker_topics.layout import STRETCH, Vector
 
 
 @dataclass(slots=True)
@@ -37,9 +35,9 @@ class HiddenModel:
         if delta is not None:
             delta.add_to(self.hidden)
         rate = np.float32(max(1 / (self.version + 1), min(1.0, inputs / horizon)))
-        scratch = np.empty(min(_CHUNK, self.hidden.size), dtype=np.float32)
-        for start in range(0, self.hidden.size, _CHUNK):
-            hidden, served = self.hidden[start : start + _CHUNK], self.served[start : start + _CHUNK]
+        scratch = np.empty(min(STRETCH, self.hidden.size), dtype=np.float32)
+        for start in range(0, self.hidden.size, STRETCH):
+            hidden, served = self.hidden[start : start + STRETCH], self.served[start : start + STRETCH]
             step = np.subtract(hidden, served, out=scratch[: hidden.size])
             step *= rate
             served += step

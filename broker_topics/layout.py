@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Final
 
 import msgpack
 import numpy as np
@@ -14,6 +15,10 @@ from broker_topics.errors import ConfigError, RejectCode, WireError
 
 Vector = npt.NDArray[np.float32]
 """float32[P]: a whole model, delta or residual, flat."""
+
+STRETCH: Final = 1 << 20
+"""Numbers of a vector handled at a time where every one of them moves. Fewer would stay nearer to the processor, but
+between two stretches another busy thread gets the interpreter for a millisecond, and 65,536 numbers take a fiftieth."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,10 +5,8 @@ from typing import Protocol
 
 import numpy as np
 
-from broker_topics.layout import Vector
+from broker_topics.layout import STRETCH, Vector
 from broker_topics.task import TaskSettings
-
-_CHUNK = 1 << 16
 
 
 class ServerOptimizer(Protocol):
@@ -34,8 +32,8 @@ class Sgd:
     def update(self, x: Vector, total: Vector, velocity: Vector | None, *, divisor: int) -> None:
         """Take one step."""
         rate = np.float32(self.learning_rate / divisor)
-        for start in range(0, x.size, _CHUNK):
-            part = slice(start, start + _CHUNK)
+        for start in range(0, x.size, STRETCH):
+            part = slice(start, start + STRETCH)
             x[part] += rate * total[part]
 
 
@@ -57,8 +55,8 @@ class Momentum:
         """Take one step."""
         assert velocity is not None
         beta, share, rate = np.float32(self.momentum), np.float32(1.0 / divisor), np.float32(self.learning_rate)
-        for start in range(0, x.size, _CHUNK):
-            part = slice(start, start + _CHUNK)
+        for start in range(0, x.size, STRETCH):
+            part = slice(start, start + STRETCH)
             velocity[part] *= beta
             velocity[part] += share * total[part]
             x[part] += rate * velocity[part]

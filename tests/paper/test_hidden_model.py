@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from broker_topics.codecs import decode
 from broker_topics.hidden import HiddenModel
+from broker_topics.layout import STRETCH
 from broker_topics.messages import Delta
 from tests.folding import Bench, scrambled
 
@@ -33,6 +34,14 @@ def history() -> tuple[list[HiddenModel], list[tuple[bytes, int]]]:
         deltas.append((draft.delta, count))
         models.append(kept(bench.state.model))
     return models, deltas
+
+
+def test_the_served_average_moves_alike_along_a_model_of_any_length() -> None:
+    """served ← served + γ (x̂ − served), also where the model is longer than a stretch and no multiple of it."""
+    hidden, served = scrambled(STRETCH + 1003, seed=1), scrambled(STRETCH + 1003, seed=2)
+    expected = served + np.float32(3 / 30) * (hidden - served)
+    HiddenModel(version=20, hidden=hidden, served=served).advance(None, inputs=3, horizon=30)
+    assert served.tobytes() == expected.tobytes()
 
 
 def kept(model: HiddenModel) -> HiddenModel:

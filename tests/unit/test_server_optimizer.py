@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from aggregator.fold.server_optimizer import Momentum, Sgd, server_optimizer
+from broker_topics.layout import STRETCH
 from broker_topics.task import TaskSettings
 from tests.folding import scrambled, vector
 
-SIZE = 200_003
+SIZE = STRETCH + 200_003
 
 
 def test_plain_steps_carry_nothing() -> None:
@@ -21,7 +22,7 @@ def test_momentum_starts_at_rest() -> None:
 
 
 def test_a_plain_step_is_the_float32_formula_for_every_coordinate() -> None:
-    """x ← x + η_g / divisor · total, also where the vector is longer than a chunk and no multiple of it."""
+    """x ← x + η_g / divisor · total, also where the vector is longer than a stretch and no multiple of it."""
     x, total = scrambled(SIZE, seed=1), scrambled(SIZE, seed=2)
     expected, kept = x + np.float32(0.3 / 7) * total, total.copy()
     Sgd(learning_rate=0.3).update(x, total, None, divisor=7)
