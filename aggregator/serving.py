@@ -48,7 +48,6 @@ class Serving:
     admitted: list[tuple[Admission, int]] = field(default_factory=list)
     due: float | None = None
     _bytes: int = 0
-    _stepped: bool = False
 
     async def run(self) -> None:
         """Serve for ever; a repair comes before everything else."""
@@ -111,7 +110,7 @@ class Serving:
         What was refused does not count, or a buffer would wait for updates that nobody has sent. The first step takes
         K only: whoever waited for a leader hears of one the sooner.
         """
-        if not self._stepped:
+        if not self.committer.begun:
             return self.fold.limit(0)
         return self.fold.limit(self.fold.pending + updates_behind(self.fold.state.vector, self.committer.ends))
 
@@ -172,6 +171,6 @@ class Serving:
         await self.committer.room()
         with stage(self.metrics, "aggregate"):
             draft = await asyncio.to_thread(self.fold.step, cause)
-        admitted, self.admitted, self.due, self._bytes, self._stepped = self.admitted, [], None, 0, True
+        admitted, self.admitted, self.due, self._bytes = self.admitted, [], None, 0
         self.metrics.buffer_updates.set(0)
         await self.committer.put(Pending(draft=draft, admitted=admitted), self.fold.state)

@@ -49,6 +49,7 @@ class Committer:
 
     since_keyframe, oldest_ms: steps since the newest keyframe and the log's time of the oldest input in them. A restart
     hands on what it replayed: or a process that never lives long would never write a keyframe.
+    begun: whether this process has put a draft of its own.
     """
 
     bus: Bus
@@ -67,9 +68,9 @@ class Committer:
     keep_ms: int = KEEP_MS
     cache: KeyframeCache | None = None
     ends: Sequence[int] = ()
+    begun: bool = False
     looked: asyncio.Event = field(default_factory=asyncio.Event)
     _lost_races: int = 0
-    _begun: bool = False
     _again_at_s: float = 0.0
     _log_seen: tuple[float, float] | None = None
     _queue: "asyncio.Queue[Pending]" = field(default_factory=asyncio.Queue)
@@ -101,7 +102,7 @@ class Committer:
         if appended:
             self._saw(max(appended))
         # A new leader's first record is one that the fleet need not wait for, if it says anything else.
-        in_haste, self._begun = bool(pending.draft.body.runs) and not self._begun, True
+        in_haste, self.begun = bool(pending.draft.body.runs) and not self.begun, True
         due = self._due(self.keyframe_every * 3 // 2 if in_haste else self.keyframe_every)
         if pending.draft.body.replaces_model or due:
             self._still.clear()
