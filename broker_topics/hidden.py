@@ -9,7 +9,7 @@ import numpy as np
 
 from broker_topics.codecs import Decoded
 from broker_topics.hashing import tree_hash
-from broker_topics.layout import STRETCH, Vector
+from broker_topics.layout import Vector, stretch, stretches
 
 
 @dataclass(slots=True)
@@ -35,9 +35,10 @@ class HiddenModel:
         if delta is not None:
             delta.add_to(self.hidden)
         rate = np.float32(max(1 / (self.version + 1), min(1.0, inputs / horizon)))
-        scratch = np.empty(min(STRETCH, self.hidden.size), dtype=np.float32)
-        for start in range(0, self.hidden.size, STRETCH):
-            hidden, served = self.hidden[start : start + STRETCH], self.served[start : start + STRETCH]
+        size = self.hidden.size
+        scratch = np.empty(min(stretch(size), size), dtype=np.float32)
+        for part in stretches(size):
+            hidden, served = self.hidden[part], self.served[part]
             step = np.subtract(hidden, served, out=scratch[: hidden.size])
             step *= rate
             served += step

@@ -5,7 +5,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Final
 
 import msgpack
 import numpy as np
@@ -16,9 +15,8 @@ from broker_topics.errors import ConfigError, RejectCode, WireError
 Vector = npt.NDArray[np.float32]
 """float32[P]: a whole model, delta or residual, flat."""
 
-STRETCH: Final = 1 << 20
-"""Numbers of a vector handled at a time where every one of them moves. Fewer would stay nearer to the processor, but
-between two stretches another busy thread gets the interpreter for a millisecond, and 65,536 numbers take a fiftieth."""
+_SHORTEST, _LONGEST = 1 << 16, 1 << 20
+_PARTS = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,3 +117,22 @@ def _tensor(row: Sequence[object]) -> Tensor:
     if not all(isinstance(side, int) and 0 <= side <= 2**40 for side in shape):
         raise ValueError("a side of a tensor is out of range")
     return Tensor(name=name, shape=tuple(shape), dtype=dtype)
+
+
+def stretch(size: int) -> int:
+    """How many numbers of a vector to handle at a time where all of them are: a 32nd, within bounds.
+
+    Scratch space stays small. But between two stretches another busy thread gets the interpreter for a millisecond, and
+    65,536 numbers take a fiftieth of that: a large vector is not cut as finely as the processor's caches would like.
+
+    >>> stretch(10_000), stretch(4_000_000), stretch(1_000_000_000)
+    (65536, 125000, 1048576)
+    """
+    return max(_SHORTEST, min(_LONGEST, size // _PARTS))
+
+
+def stretches(size: int) -> Iterator[slice]:
+    """A vector of this size, cut into stretches."""
+    length = stretch(size)
+    for start in range(0, size, length):
+        yield slice(start, min(start + length, size))

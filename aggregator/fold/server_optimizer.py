@@ -5,7 +5,7 @@ from typing import Protocol
 
 import numpy as np
 
-from broker_topics.layout import STRETCH, Vector
+from broker_topics.layout import Vector, stretches
 from broker_topics.task import TaskSettings
 
 
@@ -32,8 +32,7 @@ class Sgd:
     def update(self, x: Vector, total: Vector, velocity: Vector | None, *, divisor: int) -> None:
         """Take one step."""
         rate = np.float32(self.learning_rate / divisor)
-        for start in range(0, x.size, STRETCH):
-            part = slice(start, start + STRETCH)
+        for part in stretches(x.size):
             x[part] += rate * total[part]
 
 
@@ -55,8 +54,7 @@ class Momentum:
         """Take one step."""
         assert velocity is not None
         beta, share, rate = np.float32(self.momentum), np.float32(1.0 / divisor), np.float32(self.learning_rate)
-        for start in range(0, x.size, STRETCH):
-            part = slice(start, start + STRETCH)
+        for part in stretches(x.size):
             velocity[part] *= beta
             velocity[part] += share * total[part]
             x[part] += rate * velocity[part]

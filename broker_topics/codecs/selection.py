@@ -4,13 +4,12 @@ from typing import Final
 
 import numpy as np
 
-from broker_topics.codecs.base import CHUNK, non_finite
+from broker_topics.codecs.base import non_finite
 from broker_topics.codecs.positions import Positions
-from broker_topics.layout import STRETCH, Vector
+from broker_topics.layout import Vector, stretch, stretches
 
 _SAMPLE: Final = 8192
 _SAMPLED_FROM: Final = 1 << 15
-_CHUNKS: Final = 32
 
 
 def largest(vector: Vector, k: int) -> Positions:
@@ -29,30 +28,25 @@ def largest(vector: Vector, k: int) -> Positions:
 
 def _search(vector: Vector, k: int, floor: np.float32) -> tuple[Positions, bool]:
     """The k largest of what exceeds `floor`, and whether there were as many."""
-    chunk = _chunk(len(vector))
-    scratch = np.empty(min(chunk, len(vector)), dtype=np.float32)
+    size, length = len(vector), stretch(len(vector))
+    scratch = np.empty(min(length, size), dtype=np.float32)
     places: list[Positions] = []
     magnitudes: list[Vector] = []
     held = 0
-    for start in range(0, len(vector), chunk):
-        part = np.abs(vector[start : start + chunk], out=scratch[: min(chunk, len(vector) - start)])
+    for where in stretches(size):
+        part = np.abs(vector[where], out=scratch[: where.stop - where.start])
         if not part.max() < np.inf:
             raise non_finite("the vector holds an infinity or NaN: lower the learning rate or clip the gradients")
         found = np.flatnonzero(part > floor)
         magnitudes.append(part[found])
-        found += start
+        found += where.start
         places.append(found)
         held += len(found)
-        if held >= 2 * k + chunk:
+        if held >= 2 * k + length:
             _prune(places, magnitudes, k)
             held, floor = k, magnitudes[0].min()
     _prune(places, magnitudes, k)
     return places[0], held >= k
-
-
-def _chunk(size: int) -> int:
-    """Numbers to look at in one go: long stretches of a large vector, and no more memory than a small part of it."""
-    return max(CHUNK, min(STRETCH, size // _CHUNKS))
 
 
 def _prune(all_places: list[Positions], all_magnitudes: list[Vector], k: int) -> None:

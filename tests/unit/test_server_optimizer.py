@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 
 from aggregator.fold.server_optimizer import Momentum, Sgd, server_optimizer
-from broker_topics.layout import STRETCH
 from broker_topics.task import TaskSettings
 from tests.folding import scrambled, vector
 
-SIZE = STRETCH + 200_003
+SIZE = 200_003
 
 
 def test_plain_steps_carry_nothing() -> None:
