@@ -12,7 +12,8 @@ from broker_topics.crash_points import Io, passing
 from broker_topics.errors import BusError, InputsLostError
 from broker_topics.topics import Topic, topic_name
 from monitoring.logs import get_logger
-from monitoring.metrics import Metrics, stage
+from monitoring.metrics import Metrics
+from monitoring.stages import stage
 
 _AHEAD_BYTES = 16 * 1024 * 1024
 """What was fetched and waits for the fold. The reader is drained at once, so that it asks for all partitions together:

@@ -13,9 +13,11 @@ from aggregator.fold.state import FoldState
 from aggregator.intake import Intake
 from aggregator.restore.inputs import updates_behind
 from broker_topics.bus import BusRecord
+from broker_topics.codecs import decode
 from broker_topics.record import Cause, RunKind
 from monitoring.logs import get_logger
-from monitoring.metrics import Metrics, stage
+from monitoring.metrics import Metrics
+from monitoring.stages import stage, stage_within
 
 _MAX_INPUTS = 4_000
 """Inputs to a record at most, so that a storm of refusals never outgrows a record's body."""
@@ -96,7 +98,8 @@ class Serving:
         One thread decodes and folds: a second one that decodes ahead waits for the interpreter more than it works.
         """
         slice_ends, before = self._bytes + _SLICE_BYTES, len(self.admitted)
-        with stage(self.metrics, "decode"):
+        with stage_within(self.metrics, "gate", "decode") as watch:
+            self.fold.decode = watch(decode)
             index = start
             while index < len(batch) and not self._full(limit) and self._bytes < slice_ends:
                 self._one(batch[index])

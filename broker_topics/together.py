@@ -8,6 +8,9 @@ from typing import TypeVar
 A = TypeVar("A")
 B = TypeVar("B")
 
+LARGE = 1 << 18
+"""Numbers of a model from which two threads move it sooner than one."""
+
 _pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="second")
 _here = threading.local()
 

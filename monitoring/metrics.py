@@ -6,9 +6,7 @@ A device's id is never a label. Facts of the fleet are histograms and bounded la
 
 import math
 import platform
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, get_args
 
@@ -32,7 +30,7 @@ from monitoring.definitions import (
     info,
 )
 
-StageName = Literal["fetch", "decode", "aggregate", "publish", "commit", "snapshot"]
+StageName = Literal["fetch", "gate", "decode", "aggregate", "publish", "commit", "snapshot"]
 Outcome = Literal["applied", "refused"]
 Speed = Literal["fastest_tenth", "middle", "slowest_tenth"]
 Window = Literal["5m", "1h", "1d"]
@@ -156,7 +154,8 @@ class Metrics:
 
     # Stages
     stage_duration_seconds = histograms(
-        "Time that one pass of a stage took.",
+        "Time that one pass of a stage took. Of a slice of updates `decode` reads the payloads, `gate` does all else: "
+        "it judges, weighs and adds up.",
         unit="seconds",
         buckets=WORK_S,
         label="stage",
@@ -267,16 +266,6 @@ class Metrics:
     def definitions(cls) -> tuple[Definition[Any], ...]:
         """Every definition, in the order of the reference page."""
         return tuple(_definitions().values())
-
-
-@contextmanager
-def stage(metrics: Metrics, name: StageName) -> Iterator[None]:
-    """Measure the enclosed work as one pass of a stage, also when it raises; any thread may use it."""
-    begin = time.perf_counter()
-    try:
-        yield
-    finally:
-        metrics.stage_duration_seconds.labels(stage=name).observe(time.perf_counter() - begin)
 
 
 def _definitions() -> dict[str, Definition[Any]]:

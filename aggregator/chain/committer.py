@@ -29,7 +29,8 @@ from broker_topics.messages import Reject
 from broker_topics.record import PartRef
 from broker_topics.topics import Topic, topic_name
 from monitoring.logs import get_logger
-from monitoring.metrics import Metrics, stage
+from monitoring.metrics import Metrics
+from monitoring.stages import stage
 
 _UNDER_WAY = 3
 """Records between step and official: one being appended, and the two that the fold may be ahead."""

@@ -12,7 +12,7 @@ import numpy as np
 from aggregator.fold.commands import judge_command
 from aggregator.fold.downlink import move_hidden
 from aggregator.fold.fairness import Habit
-from aggregator.fold.gate import SETTLING, Passed, judge
+from aggregator.fold.gate import SETTLING, Decode, Passed, judge
 from aggregator.fold.outcome import Admission, Consumed, DivergedError, Draft, admission
 from aggregator.fold.rules import Arrival, server_rule
 from aggregator.fold.server_optimizer import server_optimizer
@@ -24,19 +24,16 @@ from broker_topics.errors import InputsLostError, InvariantError, WireError
 from broker_topics.frames import frame_crc
 from broker_topics.messages import Delta, Update
 from broker_topics.record import Body, Cause, Decision, RunKind, Step
-from broker_topics.together import together
+from broker_topics.together import LARGE, together
 
 __all__ = ["Admission", "DivergedError", "Draft", "Fold"]
-
-
-_LARGE = 1 << 18
-"""Numbers of a model from which two threads move it sooner than one."""
 
 
 class Fold:
     """Folds the inputs of one task into `state`, which nothing else may change.
 
     pending: accepted updates in the buffer. hashes: those of `state`, where the caller compared them already.
+    decode: reads the payload of an update that is offered.
     """
 
     def __init__(self, *, task: str, state: FoldState, hashes: tuple[bytes, bytes, bytes] | None = None) -> None:
@@ -46,8 +43,9 @@ class Fold:
         self._optimizer = server_optimizer(state.settings)
         self._freshness = staleness_weight(state.settings)
         self._total = Total(state.layout.size)
-        self._large = state.layout.size >= _LARGE
+        self._large = state.layout.size >= LARGE
         self._consumed = Consumed()
+        self.decode: Decode = decode
         self._hashes = hashes or self.state.hashes()
 
     @property
@@ -70,7 +68,9 @@ class Fold:
         """
         self._expect(partition, offset)
         limit = self._rule.weight_limit
-        verdict = judge(self.state, task=self.task, weight_limit=limit, partition=partition, key=key, data=data)
+        verdict = judge(
+            self.state, self.decode, task=self.task, weight_limit=limit, partition=partition, key=key, data=data
+        )
         if isinstance(verdict, Passed):
             decision = self._admit(verdict.update, verdict.crc, verdict.decoded, None)
         else:

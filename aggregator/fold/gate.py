@@ -4,16 +4,19 @@ size → frame and CRC → task → identity → incarnation and sequence → la
 payload (lengths, decompression, values, finite) → norm.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from aggregator.fold.state import FoldState
-from broker_topics.codecs import Decoded, decode
+from broker_topics.codecs import Decoded, Encoded
 from broker_topics.errors import RejectCode, WireError
 from broker_topics.frames import FrameKind, frame_crc, unpack
 from broker_topics.messages import Update
 from broker_topics.partitions import partition_of
 from broker_topics.record import Decision
+
+Decode = Callable[[Encoded], Decoded]
+"""Reads an update's payload, or raises WireError: `broker_topics.codecs.decode`, perhaps with a watch on it."""
 
 LARGEST_PUSH = 1e30
 """Largest norm · w_max of an update: ten thousand of them still add up within float32."""
@@ -50,11 +53,11 @@ class Refused(NamedTuple):
 
 
 def judge(
-    state: FoldState, *, task: str, weight_limit: float, partition: int, key: bytes | None, data: bytes
+    state: FoldState, decode: Decode, *, task: str, weight_limit: float, partition: int, key: bytes | None, data: bytes
 ) -> Passed | Refused:
     """Take one input through all checks.
 
-    Args:    weight_limit: w_max of the rule. key, data: of the record; data may be anything.
+    Args:    decode: reads a payload. weight_limit: w_max of the rule. key, data: of the record; data may be anything.
     """
     try:
         frame = unpack(data, expect=FrameKind.UPDATE, max_bytes=state.settings.max_update_bytes)

@@ -162,8 +162,8 @@ WORK = Row(
     (
         Panel(
             title="Stages, 95th percentile",
-            description="fetch waits for the broker; decode and aggregate are computation; publish and commit wait "
-            "for acknowledgements.",
+            description="fetch waits for the broker; gate, decode and aggregate are computation; publish and commit "
+            "wait for acknowledgements.",
             unit=Unit.SECONDS,
             queries=(Query(quantile(0.95, "stage_duration_seconds", by="stage"), "{{stage}}"),),
         ),

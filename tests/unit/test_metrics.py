@@ -8,7 +8,8 @@ from prometheus_client import Counter, Gauge, Histogram, generate_latest
 from broker_topics.errors import InvariantError, RejectCode
 from broker_topics.task import CODECS
 from monitoring.definitions import Family
-from monitoring.metrics import Metrics, stage
+from monitoring.metrics import Metrics
+from monitoring.stages import stage, stage_within
 
 
 def series(metrics: Metrics) -> list[str]:
@@ -139,6 +140,26 @@ def test_a_stage_is_timed_also_when_it_fails() -> None:
         raise ValueError("broken")
     count = metrics.registry.get_sample_value("headwater_stage_duration_seconds_count", {"stage": "decode"})
     assert count == 2.0
+
+
+def test_a_stage_within_another_is_taken_out_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two calls of 3 and 5 seconds, one of them failing, in a pass of 20."""
+    metrics, readings = Metrics(), iter([100.0, 101.0, 104.0, 110.0, 115.0, 120.0])
+    monkeypatch.setattr("monitoring.stages.time.perf_counter", lambda: next(readings))
+
+    def fails(text: str) -> int:
+        raise ValueError(text)
+
+    with stage_within(metrics, "gate", "decode") as watch:
+        assert watch(int)("7") == 7
+        with pytest.raises(ValueError, match="broken"):
+            watch(fails)("broken")
+
+    def seen(which: str, name: str) -> float | None:
+        return metrics.registry.get_sample_value(f"headwater_stage_duration_seconds_{which}", {"stage": name})
+
+    assert (seen("count", "decode"), seen("sum", "decode")) == (1.0, 8.0)
+    assert (seen("count", "gate"), seen("sum", "gate")) == (1.0, 12.0)
 
 
 def test_the_process_tells_its_memory_and_its_build() -> None:
