@@ -136,7 +136,7 @@ async def observed(
                 started_s=time.time(),
                 hash_ids=settings.fleet_page_hash_ids,
             )
-            page = stack.enter_context(closing(FleetPage(picture)))
+            page, stragglers = stack.enter_context(closing(FleetPage(picture))), picture.named(stragglers)
         with HealthServer(
             metrics.registry,
             heartbeat_age_s=lag.age_s,

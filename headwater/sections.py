@@ -42,7 +42,9 @@ class AggregatorSettings:
         "Serve the fleet page at / of the same port, to browsers on this machine alone, whatever listen_host says.",
     )
     fleet_page_hash_ids: bool = setting(
-        False, "Show devices on the fleet page by a hash of their ids; its key is drawn at each start."
+        False,
+        "Show devices on the fleet page and at /debug/stragglers beside it by a hash of their ids; its key is drawn at "
+        "each start.",
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from monitoring.health import Readiness
+from monitoring.health import Readiness, Stragglers
 from monitoring.page.history import History, Series
 from monitoring.page.sample import Sample, finite, judge, read, staleness_bars
 
@@ -70,6 +70,10 @@ class Picture:
         """Everything that a newcomer must know, as JSON."""
         with self._lock:
             return _json({"now": self._now, "points": self._points.rows, "scores": self._scores.rows})
+
+    def named(self, stragglers: Stragglers) -> Stragglers:
+        """The same devices under the names that this page shows."""
+        return lambda k: [{**row, "client_id": self._shown(str(row["client_id"]))} for row in stragglers(k)]
 
     def _last_score_s(self) -> float | None:
         return self._scores.rows[-1][0] if self._scores.rows else None

@@ -1,6 +1,7 @@
 """The fleet page of a live run, in a real browser: what stands there, that it moves, and that it asks nobody else."""
 
 import json
+import urllib.error
 import urllib.request
 
 import pytest
@@ -77,6 +78,17 @@ async def test_hashed_ids_keep_the_devices_names_off_the_page(fleet: Fleet):
     shown = json.dumps(state(port))
     assert '"id": "#' in shown
     assert "w-1" not in shown
+    beside = [served(port, path) for path in ("/", "/metrics", "/readyz", "/debug/stragglers?k=50")]
+    assert not [text for text in beside if "w-1" in text or "w-2" in text]
+
+
+def served(port: int, path: str) -> str:
+    """What stands there, whatever its status."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+            return answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.read().decode()
 
 
 def state(port: int) -> dict:

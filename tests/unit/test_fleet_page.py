@@ -216,6 +216,17 @@ def test_hashed_ids_show_no_id_and_no_two_processes_hash_alike(history):
     assert b"w-17" in picture(Metrics(), history).sample(NOW_S)
 
 
+def test_the_stragglers_beside_the_page_bear_the_names_that_it_shows(history):
+    rows = [{"client_id": "w-17", "staleness": 9}]
+    hashed = picture(Metrics(), history, hash_ids=True)
+    (shown,) = hashed.named(lambda k: rows[:k])(1)
+    assert shown == {
+        "client_id": json.loads(hashed.sample(NOW_S))["now"]["devices"]["slowest"][0]["id"],
+        "staleness": 9,
+    }
+    assert [*picture(Metrics(), history).named(lambda k: rows)(1)] == rows
+
+
 def test_a_picture_shows_what_the_metrics_say_and_nothing_that_is_not_json(history):
     metrics = Metrics()
     metrics.updates_processed_total.labels(outcome="applied").inc(8)
