@@ -170,7 +170,7 @@ class Serving:
         await self.committer.put(Pending(draft=draft, admitted=[], note=note), self.fold.state)
 
     async def _close(self, cause: Cause) -> None:
-        """Make the server step and hand it to the committer; waits while two records are under way."""
+        """Make the server step and hand it to the committer; waits while it is two records ahead."""
         await self.committer.room()
         with stage(self.metrics, "aggregate"):
             draft = await asyncio.to_thread(self.fold.step, cause)

@@ -25,6 +25,7 @@ class Io(StrEnum):
     READ_HEAD = "read_head"
     READ_COMMITS = "read_commits"
     READ_KEYFRAME = "read_keyframe"
+    LOAD_CACHE = "load_cache"
     READ_ENDS = "read_ends"
     READ_INPUTS = "read_inputs"
     # The aggregator serves
@@ -39,6 +40,7 @@ class Io(StrEnum):
     CACHE_STORE = "cache_store"
     WATCH = "watch"
     READ_TELEMETRY = "read_telemetry"
+    PROBE_PARTS = "probe_parts"
     # A device's outbox: one store each, by what it makes durable; and the write inside its transaction
     OUTBOX_OPEN = "outbox_open"
     OUTBOX_WRITE = "outbox_write"

@@ -135,8 +135,9 @@ class ModelsReader:
 
     async def check(self, refs: Sequence[PartRef]) -> None:
         """Fetch parts, keep none; raises PartMissingError where one is gone."""
-        async for _ in self.blob(refs):
-            pass
+        with passing(Io.PROBE_PARTS):
+            async for _ in self.blob(refs):
+                pass
 
     async def _piece(self, value: bytes, ref: PartRef) -> bytes | memoryview:
         try:

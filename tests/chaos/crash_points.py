@@ -15,14 +15,15 @@ from tests.chaos.diary import assert_no_copy_was_suspected, told_by
 from tests.chaos.ground import Ground
 from tests.chaos.registry import scenario
 from tests.fleet import ended
-from tests.kafka.support import Fleet, Role, accepted, hashes, settled_history
+from tests.kafka.support import Fleet, Role, accepted, settled_history
 from tests.simulation.history import History
+from tests.simulation.invariants import check
 
 CREATOR = (Io.CREATE_TOPICS, Io.PART, Io.APPEND, Io.READ_BACK, Io.HEAD)
-STARTING = (Io.READ_HEAD, Io.READ_COMMITS, Io.READ_KEYFRAME, Io.READ_ENDS, Io.READ_INPUTS)
+STARTING = (Io.READ_HEAD, Io.READ_COMMITS, Io.READ_KEYFRAME, Io.LOAD_CACHE, Io.READ_ENDS, Io.READ_INPUTS)
 SERVING = (
     *(Io.FETCH, Io.PART, Io.APPEND, Io.READ_BACK, Io.REJECT, Io.HEAD, Io.SWEEP_READ, Io.TOMBSTONE),
-    *(Io.CACHE_STORE, Io.READ_TELEMETRY),
+    *(Io.CACHE_STORE, Io.READ_TELEMETRY, Io.PROBE_PARTS),
 )
 IDLE = (Io.WATCH,)
 """What an aggregator does only while nobody sends."""
@@ -101,12 +102,14 @@ async def devices_die_at(ground: Ground, points: Sequence[str]) -> None:
         def worker(fleet: Fleet, pace_s: str = "0.3", **environment: str) -> Role:
             return fleet.worker("w-0", "w-3", PACE_S=pace_s, HEADWATER_LOG_LEVEL="debug", **environment)
 
+        seen: list[bytes] = []
         for point in points:
             io = Io(point.partition(":")[0])
             async with ground.run(f"devices die at {point}"):
                 often = io in (Io.OUTBOX_WRITE, Io.FOLLOW, Io.PRODUCE)
                 start = partial(worker, pace_s="0.02") if io in ON_TIME else worker
                 await dies_at(fleet, f"{point}:{int(rng.integers(1, 4)) if often else 1}", start)
+                seen = await goes_on(bus, fleet.task, seen)
         async with ground.run("devices died, the last ones live"):
             alive = worker(fleet, pace_s="0.02")
             await fleet.until_told(alive, "update_settled", 4)
@@ -137,8 +140,10 @@ async def dies_at(fleet: Fleet, armed: str, start: Callable[..., Role]) -> None:
 
 
 async def goes_on(bus: KafkaBus, task: str, seen: list[bytes]) -> list[bytes]:
-    """The chain as it is now; it must begin with the chain as it was."""
-    now = await hashes(bus, task)
+    """The chain as it is now; it must hold every rule, and begin with the chain as it was."""
+    history = await check(bus, task)
+    assert not history.violations, history.violations
+    now = [record.hash for record in history.chain]
     assert now[: len(seen)] == seen, "the chain is another one than before"
     return now
 

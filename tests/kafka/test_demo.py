@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from aggregator.restore.replay import replay
+from aggregator.verify import verify
 from broker_topics.kafka import KafkaBus
 from broker_topics.local.cluster import LocalCluster
 from broker_topics.settings import ConnectionSettings
@@ -70,6 +71,8 @@ async def test_a_killed_aggregator_comes_back_and_the_kept_log_replays_to_the_mo
         KafkaBus(ConnectionSettings(bootstrap=cluster.bootstrap)) as bus,
     ):
         replayed = await replay(bus, summary["task"])
+        verdict = await verify(bus, summary["task"])
+    assert verdict.violations == []
     assert replayed.served_hash.hex() == summary["served_hash"]
     assert replayed.chain_head.hex() == summary["chain_head"]
     assert replayed.accepted == summary["updates_accepted"]
