@@ -41,6 +41,9 @@ class Io(StrEnum):
     WATCH = "watch"
     READ_TELEMETRY = "read_telemetry"
     PROBE_PARTS = "probe_parts"
+    # The aggregator mends a log that lost something
+    PUT_BACK = "put_back"
+    FILL_UP = "fill_up"
     # A device's outbox: one store each, by what it makes durable; and the write inside its transaction
     OUTBOX_OPEN = "outbox_open"
     OUTBOX_WRITE = "outbox_write"

@@ -134,6 +134,8 @@ class CommitsReader:
         self._judged = max(self._judged, self._reader.position(0))
         self._doubtful = self.chain.missed = False
         try:
+            if (await self._bus.end_offsets(self._topic))[0] <= self.chain.last_offset:
+                raise LogCutError("the chain's log was cut short")  # a fetch right at the end would only wait
             return await self._read(_FETCH_S, anchored=True)
         except OffsetGoneError as error:
             self._doubtful = True

@@ -171,7 +171,8 @@ class ChainWriter:
         self._commits.rewind(there[-1])
         again = await self._found_again(missing)
         for place in missing[len(again) :]:
-            await self._bus.send(self._topic, key=None, value=place.record.data)
+            with passing(Io.PUT_BACK):
+                await self._bus.send(self._topic, key=None, value=place.record.data)
         log.warning("records_put_back", count=len(missing) - len(again))
         # Until they are read where they lie now, they stay remembered: the log may be cut once more.
         again += await self._found_again(missing[len(again) :])

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from aggregator.fold.core import Fold
 from aggregator.restore.inputs import Place
 from broker_topics.bus import Bus
+from broker_topics.crash_points import Io, passing
 from broker_topics.frames import frame_crc
 from broker_topics.record import Body, Cause, Decision, Run, RunKind, Step
 from broker_topics.topics import Topic, topic_name
@@ -69,5 +70,6 @@ async def fill_up(bus: Bus, task: str, *, vector: Sequence[int], ends: Sequence[
         control = partition == len(vector) - 1
         topic = topic_name(task, Topic.CONTROL if control else Topic.UPDATES)
         while (await bus.end_offsets(topic))[0 if control else partition] < vector[partition]:
-            await bus.send(topic, key=None, value=b"", partition=0 if control else partition)
+            with passing(Io.FILL_UP):
+                await bus.send(topic, key=None, value=b"", partition=0 if control else partition)
     return cut

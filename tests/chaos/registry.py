@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tests.chaos.ground import Ground
 
-MODULES = ("crash_points", "kills", "zombies", "network", "clocks", "storms")
+MODULES = ("crash_points", "kills", "zombies", "cuts", "network", "clocks", "storms")
 """Modules of this package that hold scenarios, in the order in which they run."""
 
 Play = Callable[[Ground], Awaitable[None]]

@@ -7,6 +7,7 @@ import pytest
 
 from broker_topics.local.cluster import LocalCluster
 from tests.chaos.crash_points import aggregators_die_at, create_dies_at, devices_die_at
+from tests.chaos.cuts import filling_up_dies_at, putting_back_dies_at
 from tests.chaos.ground import Ground
 from tests.chaos.kills import storm
 from tests.chaos.network import ROUGH, bad_line, behind_proxy
@@ -53,6 +54,12 @@ async def test_of_two_aggregators_that_compute_the_same_one_wins_and_the_other_e
 async def test_an_aggregator_that_wakes_up_after_another_took_its_place_ends_with_75(ground: Ground) -> None:
     await frozen(ground, await ground.shared(), seconds=0.0, compacts=False)
     assert (ground.runs, ground.violations) == (1, [])
+
+
+async def test_who_mends_a_log_that_lost_its_end_may_die_in_the_midst(ground: Ground, own_broker: LocalCluster) -> None:
+    await putting_back_dies_at(ground, own_broker, "put_back:before")
+    await filling_up_dies_at(ground, own_broker, "fill_up:after")
+    assert (ground.runs, ground.violations) == (2, [])
 
 
 async def test_on_a_line_that_resets_and_is_late_nothing_is_lost(ground: Ground) -> None:
