@@ -1,11 +1,14 @@
 """The fleet page of a live run, in a real browser: what stands there, that it moves, and that it asks nobody else."""
 
 import json
+import re
 import urllib.error
 import urllib.request
 
 import pytest
 
+from broker_topics.kafka import KafkaBus
+from broker_topics.topics import Topic, topic_name
 from tests.browser import Browser, browser
 from tests.kafka.support import Fleet, fleet_in, free_port
 
@@ -30,7 +33,7 @@ def number(page: Browser, selector: str) -> float:
     return float("".join(each for each in page.text(selector) if each.isdigit() or each == ".") or "nan")
 
 
-async def test_a_browser_sees_a_live_run_move_and_come_back_after_a_kill(fleet: Fleet):
+async def test_a_browser_sees_a_live_run_move_and_come_back_after_a_kill(fleet: Fleet, bus: KafkaBus):
     port = free_port()
     aggregator = with_page(fleet, port)
     fleet.worker("w-1", "w-2", "w-3", "w-4")
@@ -43,7 +46,20 @@ async def test_a_browser_sees_a_live_run_move_and_come_back_after_a_kill(fleet: 
         page.until("document.querySelectorAll('#plot-accuracy path.curve').length === 1")
         assert 0.0 < number(page, "#accuracy") <= 100.0
         assert number(page, "#bytes") > 5
+        assert number(page, "#loss") > 0.0
+        assert page.run("document.querySelectorAll('#plot-loss path.curve').length") == 1
+        page.until("parseFloat(document.querySelector('#rate').textContent) > 0")
+        assert re.fullmatch(r"\d+\.\d+ / s", page.text("#rate"))
+        assert re.fullmatch(r"\d+ median", page.text("#stale"))
+        assert re.fullmatch(r"versions; 95 % within \d+, largest \d+", page.text("#stale-under"))
+        assert page.run(
+            "[...document.querySelectorAll('#bars td:last-child')].some(cell => Number(cell.textContent) > 0)"
+        )
         assert "Nothing was refused" in page.text("#refused")
+        await bus.send(topic_name(fleet.task, Topic.UPDATES), key=b"w-9", value=b"no update", partition=0)
+        page.until("document.querySelector('#refused th') !== null")
+        assert page.text("#refused tr") == "malformed1"
+        assert re.fullmatch(r"1 of [\d,]+ updates \(\d+\.\d %\), by reject code\.", page.text("#refused-under"))
         slow = page.run("[...document.querySelectorAll('#slow tr td:first-child')].map(cell => cell.textContent)")
         assert set(slow) == {"w-1", "w-2", "w-3", "w-4"}
         head = page.text("#head")

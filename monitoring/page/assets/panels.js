@@ -131,6 +131,7 @@ export function refused({ codes, refused, applied }) {
   const rows = Object.entries(codes).sort(([, a], [, b]) => b - a);
   put("refused-under", refused ? `${count(refused)} of ${count(refused + applied)} updates (${percent(refused / (refused + applied))}), by reject code.` : `Of ${count(applied)} updates that this process decided on.`);
   if (rows.length) {
+    $("refused").querySelector(".calm")?.closest("tr").remove();
     bars("refused", rows);
     return;
   }
