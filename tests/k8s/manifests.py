@@ -44,7 +44,7 @@ def text_of(overlay: str) -> str:
 
 def resources(overlay: str) -> list[Resource]:
     """An overlay's resources, for the caller to change as it likes."""
-    return list(yaml.safe_load_all(text_of(overlay)))
+    return list(yaml.load_all(text_of(overlay), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
 
 
 def pick(found: list[Resource], kind: str, name: str = "") -> list[Resource]:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import yaml
 
 from broker_topics.local.agent import RULES_FILE as AGENT_RULES
@@ -9,6 +10,7 @@ from headwater.cli import run
 from monitoring.alerts import RULES_FILE
 from monitoring.dashboards import DASHBOARDS, grafana_file
 from monitoring.metrics import Metrics
+from tests.k8s.agreement import alert_faults
 from tests.k8s.manifests import OVERLAYS, pick, pod_templates, resources
 from tests.k8s.tools import ROOT
 
@@ -28,11 +30,45 @@ def test_the_aggregator_is_scraped_on_its_named_port_and_far_below_the_limit() -
     assert 200 < samples < spec["sampleLimit"] / 2
 
 
-def test_the_rules_in_the_cluster_are_the_tested_ones() -> None:
+@pytest.mark.parametrize("overlay", [overlay for overlay in OVERLAYS if overlay != "dev"])
+def test_the_rules_in_the_cluster_are_the_tested_ones(overlay: str) -> None:
+    assert alert_faults(resources(overlay)) == []
+
+
+def test_the_overlay_for_development_knows_no_kind_of_the_prometheus_operator() -> None:
+    assert not [r for r in resources("dev") if r["kind"] in ("PrometheusRule", "PodMonitor")]
+
+
+RECORD, ALERT = "headwater-records headwater:leaders:count ", "headwater-alerts AggregatorDown "
+
+
+@pytest.mark.parametrize(
+    ("change", "begins"),
+    [
+        (lambda spec: spec["groups"][-1]["rules"][0].update(expr="up == 0"), [ALERT]),
+        (lambda spec: spec["groups"][-1]["rules"][0].pop("for"), [ALERT]),
+        (lambda spec: spec["groups"][-1]["rules"][0].update(annotations={}), [ALERT]),
+        (lambda spec: spec["groups"][-1]["rules"].pop(0), [ALERT]),
+        (lambda spec: spec["groups"][0]["rules"].pop(0), [RECORD]),
+        (lambda spec: spec["groups"][-1]["rules"].append({"alert": "New", "expr": "1"}), ["headwater-alerts New "]),
+        (lambda spec: spec["groups"][-1].update(interval="1h"), ["the rules are "]),
+        (lambda spec: spec["groups"][-1]["rules"].reverse(), ["the rules are "]),
+    ],
+)
+def test_one_fault_in_a_rule_of_the_cluster_is_seen(change, begins) -> None:  # type: ignore[no-untyped-def]
+    found = resources("production")
+    change(pick(found, "PrometheusRule")[0]["spec"])
+    seen = alert_faults(found)
+    assert len(seen) == len(begins)
+    assert all(one.startswith(begin) for one, begin in zip(seen, begins, strict=True)), seen
+
+
+def test_a_cluster_without_rules_is_seen() -> None:
+    assert alert_faults(resources("dev")) == ["0 resources with rules"]
+
+
+def test_the_tested_rules_are_more_than_ten_alerts() -> None:
     tested = yaml.safe_load(RULES_FILE.read_text())
-    for overlay in OVERLAYS:
-        embedded = [r["spec"] for r in resources(overlay) if r["kind"] == "PrometheusRule"]
-        assert embedded == ([] if overlay == "dev" else [tested])
     assert len([rule for group in tested["groups"] for rule in group["rules"] if "alert" in rule]) > 10
 
 

@@ -1,15 +1,19 @@
 """Every overlay builds, and says of topics, access and images what the code says."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
 from broker_topics.access import ACCESS, Role
-from broker_topics.topics import topic_name, topic_specs
-from tests.k8s.manifests import OVERLAYS, WITH_STRIMZI, kustomize, pick, pod_templates, resources
+from broker_topics.topics import topic_specs
+from tests.k8s.agreement import topic_faults, user_faults
+from tests.k8s.manifests import OVERLAYS, WITH_STRIMZI, Resource, kustomize, pick, pod_templates, resources
 from tests.k8s.tools import ROOT
+
+Change = Callable[[Resource], object]
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -23,31 +27,96 @@ def test_every_overlay_builds_into_one_namespace(overlay: str) -> None:
 
 @pytest.mark.parametrize(("overlay", "replication"), [("dev", 1), ("production", 3)])
 def test_topics_are_those_of_the_table(overlay: str, replication: int) -> None:
-    found = {
-        r["spec"]["topicName"]: (r["spec"]["partitions"], r["spec"]["replicas"], r["spec"]["config"])
-        for r in pick(resources(overlay), "KafkaTopic")
-    }
-    assert found == {
-        spec.name: (spec.partitions, spec.replication, dict(spec.settings))
-        for spec in topic_specs("watch", replication=replication)
-    }
+    assert topic_faults(resources(overlay), replication=replication) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda topic: topic.update(partitions=13), "fl.watch.updates partitions: 13 instead of 12"),
+        (lambda topic: topic.update(replicas=1), "fl.watch.updates replicas: 1 instead of 3"),
+        (
+            lambda topic: topic["config"].update({"cleanup.policy": "compact"}),
+            "fl.watch.updates cleanup.policy: compact instead of delete",
+        ),
+        (
+            lambda topic: topic["config"].pop("min.insync.replicas"),
+            "fl.watch.updates min.insync.replicas: nothing instead of 2",
+        ),
+        (
+            lambda topic: topic["config"].update({"segment.ms": "1"}),
+            "fl.watch.updates segment.ms: 1 instead of nothing",
+        ),
+    ],
+)
+def test_a_topic_with_one_fault_is_seen(change: Change, fault: str) -> None:
+    found = resources("production")
+    change(pick(found, "KafkaTopic", "updates")[0]["spec"])
+    assert topic_faults(found, replication=3) == [fault]
+
+
+def test_a_topic_that_is_missing_unknown_or_there_twice_is_seen() -> None:
+    found = resources("production")
+    (topic,) = pick(found, "KafkaTopic", "updates")
+    assert topic_faults([*found, topic], replication=3) == ["fl.watch.updates is there twice"]
+    topic["spec"]["topicName"] = "fl.watch.update"
+    faults = topic_faults(found, replication=3)
+    assert "fl.watch.update partitions: 12 instead of nothing" in faults
+    assert "fl.watch.updates partitions: nothing instead of 12" in faults
 
 
 @pytest.mark.parametrize("overlay", WITH_STRIMZI)
 def test_users_may_do_what_the_table_says_and_nothing_else(overlay: str) -> None:
-    found = {}
-    for user in pick(resources(overlay), "KafkaUser"):
-        assert user["spec"]["authorization"]["type"] == "simple"
-        for rule in user["spec"]["authorization"]["acls"]:
-            assert rule.keys() == {"resource", "operations"}
-            assert rule["resource"].keys() == {"type", "name"}, "literal, as nothing else is said"
-            assert rule["resource"]["type"] == "topic"
-            found[user["metadata"]["name"], rule["resource"]["name"]] = set(rule["operations"])
-    assert found == {
-        (role.value, topic_name("watch", topic)): {operation.value for operation in operations}
-        for role, topics in ACCESS.items()
-        for topic, operations in topics.items()
-    }
+    assert user_faults(resources(overlay)) == []
+
+
+def second_rule(user: Resource) -> None:
+    """Another rule for a topic that has one."""
+    rules = user["spec"]["authorization"]["acls"]
+    rules.insert(0, {"resource": rules[0]["resource"], "operations": ["Read"]})
+
+
+@pytest.mark.parametrize(
+    ("change", "faults"),
+    [
+        (
+            lambda user: user["spec"]["authorization"]["acls"][0].update(operations=["Read", "Write"]),
+            ["device on topic fl.watch.updates: ['Read', 'Write'] instead of ['Write']"],
+        ),
+        (second_rule, ["device on topic fl.watch.updates: ['Read', 'Write'] instead of ['Write']"]),
+        (
+            lambda user: user["spec"]["authorization"]["acls"].pop(0),
+            ["device on topic fl.watch.updates: nothing instead of ['Write']"],
+        ),
+        (
+            lambda user: user["spec"]["authorization"]["acls"].append(
+                {"resource": {"type": "topic", "name": "fl.watch.control"}, "operations": ["Write"]}
+            ),
+            ["device on topic fl.watch.control: ['Write'] instead of nothing"],
+        ),
+        (
+            lambda user: user["spec"]["authorization"]["acls"][0]["resource"].update(patternType="prefix"),
+            ["device has a rule that is not for one topic: "],
+        ),
+        (
+            lambda user: user["spec"]["authorization"]["acls"][0].update(type="deny"),
+            ["device has a rule that is not for one topic: "],
+        ),
+        (
+            lambda user: user["spec"]["authorization"]["acls"].append(
+                {"resource": {"type": "cluster"}, "operations": ["Alter"]}
+            ),
+            ["device has a rule that is not for one topic: ", "device on cluster None: ['Alter'] instead of nothing"],
+        ),
+        (lambda user: user["spec"]["authorization"].update(type="custom"), ["device has no rules of its own"]),
+    ],
+)
+def test_a_user_with_one_right_too_many_or_too_few_is_seen(change: Change, faults: list[str]) -> None:
+    found = resources("production")
+    change(pick(found, "KafkaUser", "device")[0])
+    seen = user_faults(found)
+    assert len(seen) == len(faults)
+    assert all(one.startswith(fault) for one, fault in zip(seen, faults, strict=True)), seen
 
 
 def test_devices_write_updates_and_telemetry_and_read_commits_and_models() -> None:

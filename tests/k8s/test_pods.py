@@ -2,7 +2,7 @@
 
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -10,6 +10,7 @@ from broker_topics.task import TaskSettings
 from headwater.settings import AggregatorSettings, known_settings, load
 from monitoring.health import HealthServer, Readiness
 from monitoring.metrics import Metrics
+from tests.k8s.agreement import serving_faults
 from tests.k8s.manifests import OVERLAYS, REFERENCE, Resource, environment, pick, pod_templates, resources
 from tests.k8s.rules import faults_of
 
@@ -108,20 +109,56 @@ def served() -> Iterator[HealthServer]:
 def test_probes_ask_for_pages_that_are_served_on_the_port_that_is_listened_on(
     overlay: str, served: HealthServer
 ) -> None:
-    found, template = template_of(overlay, "aggregator")
-    container = container_of(template)
-    (port,) = container["ports"]
-    assert port == {"name": "metrics", "containerPort": AggregatorSettings().listen_port}
-    assert environment(found, template)["HEADWATER_AGGREGATOR_LISTEN_PORT"] == str(port["containerPort"])
-    assert environment(found, template)["HEADWATER_AGGREGATOR_LISTEN_HOST"] == "0.0.0.0"
-    pages = {
-        probe: container[probe]["httpGet"]["path"] for probe in ("startupProbe", "livenessProbe", "readinessProbe")
-    }
-    assert pages == {"startupProbe": "/startupz", "livenessProbe": "/livez", "readinessProbe": "/readyz"}
-    assert {container[probe]["httpGet"]["port"] for probe in pages} == {"metrics"}
-    # A server that has not restored its state answers each of them, and only the heartbeat is fine.
-    assert [_status(served.port, page) for page in pages.values()] == [503, 200, 503]
-    assert _status(served.port, "/healthz") == 404
+    assert serving_faults(resources(overlay), lambda page: _status(served.port, page)) == []
+
+
+def set_variable(name: str, value: str) -> Callable[[Resource], None]:
+    """A change of one of the container's variables."""
+
+    def change(box: Resource) -> None:
+        (entry,) = (entry for entry in box["env"] if entry["name"] == name)
+        entry["value"] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda box: box["ports"][0].update(containerPort=9465), "ports: [{'containerPort': 9465, 'name': 'metrics'}]"),
+        (lambda box: box["ports"][0].update(name="http"), "ports: [{'containerPort': 9464, 'name': 'http'}]"),
+        (set_variable("HEADWATER_AGGREGATOR_LISTEN_PORT", "9465"), "listen port: 9465 instead of 9464"),
+        (set_variable("HEADWATER_AGGREGATOR_LISTEN_HOST", "127.0.0.1"), "listen host: 127.0.0.1 instead of 0.0.0.0"),
+        (
+            lambda box: box["livenessProbe"]["httpGet"].update(path="/healthz"),
+            "livenessProbe: ('metrics', '/healthz', 404)",
+        ),
+        (
+            lambda box: box["livenessProbe"]["httpGet"].update(path="/readyz"),
+            "livenessProbe: ('metrics', '/readyz', 503)",
+        ),
+        (
+            lambda box: box["readinessProbe"]["httpGet"].update(path="/livez"),
+            "readinessProbe: ('metrics', '/livez', 200)",
+        ),
+        (lambda box: box["startupProbe"]["httpGet"].update(port="http"), "startupProbe: ('http', '/startupz', 503)"),
+        (lambda box: box.pop("startupProbe"), "startupProbe: (None, None, 404)"),
+    ],
+)
+def test_a_port_or_probe_with_one_fault_is_seen(  # type: ignore[no-untyped-def]
+    change, fault: str, served: HealthServer
+) -> None:
+    found, template = template_of("production", "aggregator")
+    change(template["spec"]["containers"][0])
+    (seen,) = serving_faults(found, lambda page: _status(served.port, page))
+    assert seen.startswith(fault)
+
+
+def test_a_page_that_the_server_has_no_more_is_seen() -> None:
+    moved = {"/startupz": 503, "/livez": 404, "/readyz": 503}
+    assert serving_faults(resources("production"), lambda page: moved[page]) == [
+        "livenessProbe: ('metrics', '/livez', 404) instead of ('metrics', '/livez', 200)"
+    ]
 
 
 def _status(port: int, page: str) -> int:
