@@ -1,15 +1,17 @@
 """A stand-in for the API server that keeps Leases as the real one does: honest resourceVersions, 409 on a conflict, 400
 for a time without six decimals.
 
-It runs in threads, speaks HTTP, and can be told to hang, to be slow, to answer with errors or with nonsense, to die.
+It runs in threads, speaks HTTP, and can be told to hang, to be slow, to answer with errors or with nonsense, to die
+and come back.
 """
 
 import json
 import re
+import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -39,10 +41,19 @@ class LeaseServer:
         self._version = 100
         self._lock = threading.Lock()
         self._open = threading.Event()
+        self._connections: set[socket.socket] = set()
         server = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+
+            def setup(self) -> None:
+                super().setup()
+                server._connections.add(self.connection)
+
+            def finish(self) -> None:
+                super().finish()
+                server._connections.discard(self.connection)
 
             def do_GET(self) -> None:
                 server._answer(self, None)
@@ -55,11 +66,9 @@ class LeaseServer:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
+        self._handler = Handler
+        self._listen(0)
         self.url = f"http://127.0.0.1:{self._http.server_port}"
-        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        self._thread.start()
 
     def holder(self, name: str = "t", namespace: str = "fleet") -> str:
         """Who holds a Lease; empty for nobody."""
@@ -88,12 +97,27 @@ class LeaseServer:
         return path
 
     def die(self) -> None:
-        """Stop listening: connections are refused from now on, those that hang are let go."""
+        """Stop listening: connections are refused from now on, those that are there are cut."""
         self.mode = 503
         self._open.set()
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
+        for connection in tuple(self._connections):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def come_back(self) -> None:
+        """Listen again at the same address, with every Lease as it was, after `die`."""
+        self.mode = "ok"
+        self._open.clear()
+        self._listen(self._http.server_port)
+
+    def _listen(self, port: int) -> None:
+        self._http = ThreadingHTTPServer(("127.0.0.1", port), self._handler)
+        self._http.daemon_threads = True
+        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        self._thread.start()
 
     def _answer(self, request: BaseHTTPRequestHandler, body: bytes | None) -> None:
         self.requests.append((request.command, request.path))

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from broker_topics.errors import ConfigError, ExitCode
 from headwater.cli import run
 from monitoring.metrics import Metrics
 from tests.fleet import until
-from tests.lease_server import LeaseServer, lease_server
+from tests.lease_server import PREFIX, LeaseServer, lease_server
 
 TERMS = Terms.of(2)
 
@@ -128,6 +128,32 @@ async def test_a_standby_survives_every_failure_and_leads_when_the_api_server_is
         assert not one.elected.is_set()
         server.mode = "ok"
         await until(one.elected.is_set)
+
+
+async def test_a_standby_waits_on_while_the_api_server_is_dead_and_leads_once_it_is_back_and_the_lease_is_free(
+    server: LeaseServer,
+) -> None:
+    store = KubernetesLease("t")
+    await store.write(Lease(holder="other", duration_s=60))
+    async with contender("a") as standby:
+        await until(lambda: ("GET", f"{PREFIX}fleet/leases/t") in server.requests)
+        await asyncio.to_thread(server.die)
+        await until(lambda: standby.failures() >= 1)
+        heard, seen = len(server.requests), standby.failures()
+        await until(lambda: standby.failures() >= seen + 2)
+        assert len(server.requests) == heard, "nobody listens"
+        assert not standby.run.done()
+        assert not standby.elected.is_set()
+        server.come_back()
+        await until(lambda: len(server.requests) >= heard + 2)
+        assert not standby.elected.is_set()
+        assert server.holder() == "other"
+        held = await store.read()
+        assert held is not None
+        await store.write(replace(held, holder=""))
+        await until(standby.elected.is_set)
+        assert server.holder() == "a"
+    await store.close()
 
 
 async def test_a_right_that_is_missing_is_said_once_although_the_other_requests_are_answered(
