@@ -120,7 +120,7 @@ def test_resume_from_every_cut_of_the_log_gives_the_same_bytes(rule: str) -> Non
 @pytest.mark.parametrize("rule", RULES)
 def test_two_threads_that_move_a_large_model_leave_the_bytes_of_one(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = story(rule)
-    monkeypatch.setattr("aggregator.fold.core._LARGE", 1)
+    monkeypatch.setattr("aggregator.fold.core.LARGE", 1)
     again = replayed(first_state(rule), bench.bodies, bench.frames)
     assert snapshot(again.state) == bench.states[-1]
 
