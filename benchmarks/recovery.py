@@ -57,6 +57,7 @@ class _Life:
                 await self._filled_up()
                 await self._next(leader)
                 await asyncio.sleep(float(self.rng.uniform(0.0, 1.0)))
+                await self._filled_up()  # a quick leader may have taken a small backlog meanwhile
                 begin = time.monotonic()
                 await leader.kill()
                 await self._drain()
