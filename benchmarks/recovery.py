@@ -45,6 +45,7 @@ class _Life:
     waiting: Iterator[tuple[bytes, bytes]]
     commits: CommitsReader = field(init=False)
     seen: Official | None = None
+    started: list[AggregatorProcess] = field(default_factory=list)
 
     async def kills(self, count: int) -> list[float]:
         """Seconds from each kill to the next record."""
@@ -69,12 +70,15 @@ class _Life:
                 self.place.say(f"{self.way}: kill {len(seconds)}: {seconds[-1]:.2f} s, load {os.getloadavg()[0]:.1f}")
             await leader.stop()
         finally:
+            for process in self.started:
+                await process.kill()  # also where the measurement broke off
             await self.commits.close()
         return seconds
 
     def _start(self, *more: str) -> AggregatorProcess:
         cache = ["--cache-dir", str(self.place.folder / "cache")] if self.way == "cache" else []
-        return self.place.aggregator(self.task, *cache, *more, preload=self.way == "standby")
+        self.started.append(self.place.aggregator(self.task, *cache, *more, preload=self.way == "standby"))
+        return self.started[-1]
 
     async def _begun(self) -> AggregatorProcess:
         leader = self._start()
