@@ -134,8 +134,7 @@ class CommitsReader:
         self._judged = max(self._judged, self._reader.position(0))
         self._doubtful = self.chain.missed = False
         try:
-            if (await self._bus.end_offsets(self._topic))[0] <= self.chain.last_offset:
-                raise LogCutError("the chain's log was cut short")  # a fetch right at the end would only wait
+            await self._end()  # a fetch right at the end would only wait
             return await self._read(_FETCH_S, anchored=True)
         except OffsetGoneError as error:
             self._doubtful = True
@@ -201,9 +200,7 @@ class CommitsReader:
 
         Raises:  LogCutError: the log no longer holds the last official record where it was read.
         """
-        stop = (await self._bus.end_offsets(self._topic))[0]
-        if stop <= self.chain.last_offset:
-            raise LogCutError("the chain's log was cut short")
+        stop = await self._end()
         official: list[Official] = []
         while self._reader.position(0) < stop:
             before = self._reader.position(0)
@@ -214,6 +211,13 @@ class CommitsReader:
             elif self._reader.position(0) == before:
                 raise BusError("the commits topic stopped answering; check the broker")
         return official
+
+    async def _end(self) -> int:
+        """The log's end as it is now; raises LogCutError where the last official record lies beyond it."""
+        end = (await self._bus.end_offsets(self._topic))[0]
+        if end <= self.chain.last_offset:
+            raise LogCutError("the chain's log was cut short")
+        return end
 
     async def close(self) -> None:
         """Give up the connection."""

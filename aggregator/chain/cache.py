@@ -53,7 +53,8 @@ class KeyframeCache:
 
         Args:    names: of the vectors, in alphabetical order.
         """
-        found = self._found(body, names, size)
+        with passing(Io.LOAD_CACHE):
+            found = self._found(body, names, size)
         self.on_trust = body if found else None
         return found
 

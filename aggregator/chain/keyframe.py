@@ -44,12 +44,9 @@ async def load_keyframe(models: ModelsReader, record: Record, cache: KeyframeCac
         meta = await models.read(refs, SERVER)
         size = FoldState.size_of(meta)
         names = {ref.name for ref in refs} - {TASK, SERVER, "delta"}
-        if cache is not None:
-            with passing(Io.LOAD_CACHE):
-                kept = await asyncio.to_thread(cache.load, record.body, sorted(names), size)
+        if cache is not None and (kept := await asyncio.to_thread(cache.load, record.body, sorted(names), size)):
             try:
-                if kept:
-                    return await asyncio.to_thread(_at, record, meta, kept)
+                return await asyncio.to_thread(_at, record, meta, kept)
             except (InvariantError, WireError) as error:
                 cache.spoiled(str(error))
         vectors = {name: await models.read_vector(refs, name, size) for name in sorted(names)}
