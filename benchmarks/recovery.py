@@ -12,6 +12,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,13 +46,14 @@ class _Life:
     waiting: Iterator[tuple[bytes, bytes]]
     commits: CommitsReader = field(init=False)
     seen: Official | None = None
-    started: list[AggregatorProcess] = field(default_factory=list)
+    processes: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     async def kills(self, count: int) -> list[float]:
         """Seconds from each kill to the next record."""
         self.commits = CommitsReader(self.task.bus, self.task.name)
+        self.processes.push_async_callback(self.commits.close)
         seconds = []
-        try:
+        async with self.processes:
             leader = await self._begun()
             while len(seconds) < count:
                 successor = await self._warm() if self.way == "standby" else None
@@ -68,17 +70,13 @@ class _Life:
                 await self._next(leader)
                 seconds.append(time.monotonic() - begin)
                 self.place.say(f"{self.way}: kill {len(seconds)}: {seconds[-1]:.2f} s, load {os.getloadavg()[0]:.1f}")
-            await leader.stop()
-        finally:
-            for process in self.started:
-                await process.kill()  # also where the measurement broke off
-            await self.commits.close()
         return seconds
 
     def _start(self, *more: str) -> AggregatorProcess:
         cache = ["--cache-dir", str(self.place.folder / "cache")] if self.way == "cache" else []
-        self.started.append(self.place.aggregator(self.task, *cache, *more, preload=self.way == "standby"))
-        return self.started[-1]
+        process = self.place.aggregator(self.task, *cache, *more, preload=self.way == "standby")
+        self.processes.push_async_exit(process)
+        return process
 
     async def _begun(self) -> AggregatorProcess:
         leader = self._start()

@@ -1,6 +1,5 @@
 """A broker's disk loses the end of a log, and whoever mends that dies in the midst of it."""
 
-import asyncio
 import signal
 
 from broker_topics.crash_points import VARIABLE, Io
@@ -11,13 +10,11 @@ from tests.chaos.crash_points import points_of
 from tests.chaos.ground import Ground
 from tests.chaos.registry import scenario
 from tests.kafka import segments
-from tests.kafka.support import Fleet, accepted, all_settled, hashes
+from tests.kafka.support import Fleet, accepted, hashes, until_settled
 from tests.simulation.invariants import check
 
 MENDING = (Io.PUT_BACK, Io.FILL_UP)
 """What an aggregator writes only where the log lost something."""
-
-_PATIENCE_S = 60.0
 
 
 @scenario("cuts", "the log loses its end on a broker's disk, and whoever mends it dies in the midst")
@@ -58,7 +55,7 @@ async def filling_up_dies_at(ground: Ground, cluster: LocalCluster, point: str) 
         assert await first.stop() == 0, first.text
         updates = topic_name(fleet.task, Topic.UPDATES)
         ends = await bus.end_offsets(updates)
-        partition = max(ends, key=lambda one: ends[one])
+        partition = max(ends, key=ends.__getitem__)
         await cut_by_one(cluster, bus, updates, partition)
         accepting = ("--accept-loss", "--accept-divergence")
         dying = fleet.aggregator(*accepting, **{VARIABLE: f"{point}:1"})
@@ -76,9 +73,7 @@ async def some_updates(fleet: Fleet, bus: KafkaBus, client: str) -> None:
     worker = fleet.worker(client, PACE_S="0.05")
     await fleet.until_accepted(bus, await accepted(bus, fleet.task) + 5)
     assert await worker.stop() == 0, worker.text
-    async with asyncio.timeout(_PATIENCE_S):
-        while not await all_settled(bus, fleet.task):
-            await asyncio.sleep(0.1)
+    await until_settled(bus, fleet.task)
 
 
 async def cut_by_one(cluster: LocalCluster, bus: KafkaBus, topic: str, partition: int) -> None:

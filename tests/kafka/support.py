@@ -225,13 +225,18 @@ async def until_accepted(bus: Bus, task: str, count: int) -> None:
 
 async def settled_history(bus: Bus, task: str, *, evidence: Evidence | None = None) -> History:
     """Check the log once every update in it is decided; a violation fails the test. The aggregator must still run."""
+    await until_settled(bus, task)
+    history = await check(bus, task, evidence=evidence, settled=True, keyframes=1)
+    assert not history.violations, history.violations
+    return history
+
+
+async def until_settled(bus: Bus, task: str) -> None:
+    """Wait until every update in the log is decided."""
     give_up = time.monotonic() + DEADLINE_S
     while not await all_settled(bus, task):
         assert time.monotonic() < give_up, "what the log acknowledged was never decided on"
         await asyncio.sleep(POLL_S)
-    history = await check(bus, task, evidence=evidence, settled=True, keyframes=1)
-    assert not history.violations, history.violations
-    return history
 
 
 async def all_settled(bus: Bus, task: str) -> bool:

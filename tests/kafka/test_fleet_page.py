@@ -2,7 +2,6 @@
 
 import json
 import re
-import urllib.error
 import urllib.request
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from broker_topics.kafka import KafkaBus
 from broker_topics.topics import Topic, topic_name
 from tests.browser import Browser, browser
-from tests.kafka.support import Fleet, fleet_in, free_port
+from tests.kafka.support import Fleet, fleet_in, free_port, get
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -94,17 +93,8 @@ async def test_hashed_ids_keep_the_devices_names_off_the_page(fleet: Fleet):
     shown = json.dumps(state(port))
     assert '"id": "#' in shown
     assert "w-1" not in shown
-    beside = [served(port, path) for path in ("/", "/metrics", "/readyz", "/debug/stragglers?k=50")]
+    beside = [get(port, path)[1] for path in ("/", "/metrics", "/readyz", "/debug/stragglers?k=50")]
     assert not [text for text in beside if "w-1" in text or "w-2" in text]
-
-
-def served(port: int, path: str) -> str:
-    """What stands there, whatever its status."""
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
-            return answer.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.read().decode()
 
 
 def state(port: int) -> dict:
