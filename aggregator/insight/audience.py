@@ -5,8 +5,8 @@ may name a count and nothing more.
 """
 
 import math
-from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -73,30 +73,42 @@ class Audience:
         if len(self._recent) >= _ENOUGH:
             self.late_from = float(np.percentile(self._recent, 95))
 
-    def applied(self, admission: Admission, now_s: float) -> None:
-        """One update entered the model."""
-        cohort, weight = self.cohort(admission.client_id), admission.decision.weight * admission.work
-        self.metrics.cohort_updates_total.labels(cohort=cohort).inc()
-        self.metrics.cohort_weight_total.labels(cohort=cohort).inc(weight)
+    def decided(self, admissions: Sequence[Admission], now_s: float) -> None:
+        """Updates entered the model or stayed out, in this order; a cohort's series is written once for all."""
+        updates, refused, weights = Counter[str](), Counter[str](), defaultdict[str, float](float)
+        for admission in admissions:
+            cohort = self.cohort(admission.client_id)
+            updates[cohort] += 1
+            if admission.refused:
+                refused[cohort] += 1
+                self._refused(admission, now_s)
+            else:
+                weights[cohort] += admission.decision.weight * admission.work
+                self._applied(admission, now_s)
+        for cohort, count in updates.items():
+            self.metrics.cohort_updates_total.labels(cohort=cohort).inc(count)
+        for cohort, count in refused.items():
+            self.metrics.cohort_updates_refused_total.labels(cohort=cohort).inc(count)
+        for cohort, weight in weights.items():
+            self.metrics.cohort_weight_total.labels(cohort=cohort).inc(weight)
+
+    def _applied(self, admission: Admission, now_s: float) -> None:
         self._recent.append(admission.staleness)
         device = self._device(admission.client_id, now_s)
         device.usual += _USUAL_RATE * (admission.staleness - device.usual) if device.updates else admission.staleness
         device.updates += 1
-        device.weight += weight
+        device.weight += admission.decision.weight * admission.work
         device.late = False
         if admission.staleness > self.late_from:
             self._latest.add(admission.client_id, float(admission.staleness))
 
-    def refused(self, admission: Admission, code: RejectCode, now_s: float) -> None:
-        """One update stayed out; only who was established as its sender is remembered for it."""
-        cohort = self.cohort(admission.client_id)
-        self.metrics.cohort_updates_total.labels(cohort=cohort).inc()
-        self.metrics.cohort_updates_refused_total.labels(cohort=cohort).inc()
+    def _refused(self, admission: Admission, now_s: float) -> None:
+        """Only who was established as its sender is remembered for it."""
         if not admission.client_id:
             return
         device = self._device(admission.client_id, now_s)
         device.refused += 1
-        device.late = code is RejectCode.STALE
+        device.late = admission.decision.code is RejectCode.STALE
         if device.late:
             self._latest.add(admission.client_id, float(self.state.max_staleness))
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -10,7 +11,6 @@ from aggregator.fold.rules import server_rule
 from aggregator.fold.state import FoldState
 from aggregator.insight.audience import Audience
 from broker_topics.entry import Official
-from broker_topics.errors import RejectCode
 from broker_topics.parts import DELTA
 from broker_topics.record import Record, RunKind
 from monitoring.metrics import Metrics
@@ -20,7 +20,7 @@ _REFRESH_S = 5.0
 _REST = 50.0
 """How many times longer than a refresh takes the next one waits, however large the fleet."""
 
-_AT_ONCE = 64
+_AT_ONCE = 250
 
 
 @dataclass(slots=True)
@@ -65,36 +65,38 @@ class Observer:
         self._record(official, now_s)
         self.audience.judge_recent()
         for start in range(0, len(admitted), _AT_ONCE):
-            for admission, appended_ms in admitted[start : start + _AT_ONCE]:
-                self._input(admission, appended_ms, now_s)
+            self._inputs(admitted[start : start + _AT_ONCE], now_s)
             await asyncio.sleep(0)
         gap = _passed(official.record) - self._taken_over_at - self._accounted
         self.metrics.reconcile_gap_updates.set(gap)
         if self.history is not None:
             self.history.official(_link(official.record, now_s))
 
-    def _input(self, admission: Admission, appended_ms: int, now_s: float) -> None:
-        self._accounted += 1
+    def _inputs(self, admitted: Sequence[tuple[Admission, int]], now_s: float) -> None:
+        self._accounted += len(admitted)
+        self.audience.decided([admission for admission, _ in admitted], now_s)
         if self.history is not None:
-            staleness = None if admission.refused else admission.staleness
-            self.history.update(admission.client_id, staleness=staleness, at_s=now_s)
-        if admission.refused:
-            code = admission.decision.code or RejectCode.MALFORMED
-            self.metrics.updates_processed_total.labels(outcome="refused").inc()
-            self.metrics.rejects_total.labels(code=code).inc()
-            self.audience.refused(admission, code, now_s)
-        else:
-            self._applied(admission, max(0.0, now_s - appended_ms / 1000))
-            self.audience.applied(admission, now_s)
+            for admission, _ in admitted:
+                staleness = None if admission.refused else admission.staleness
+                self.history.update(admission.client_id, staleness=staleness, at_s=now_s)
+        refused = Counter(admission.decision.code for admission, _ in admitted if admission.decision.code)
+        self.metrics.updates_processed_total.labels(outcome="refused").inc(refused.total())
+        for code, count in refused.items():
+            self.metrics.rejects_total.labels(code=code).inc(count)
+        self._applied([(admission, appended_ms) for admission, appended_ms in admitted if not admission.refused], now_s)
 
-    def _applied(self, admission: Admission, age_s: float) -> None:
-        metrics = self.metrics
-        metrics.updates_processed_total.labels(outcome="applied").inc()
-        metrics.update_age_seconds.observe(age_s)
-        metrics.update_staleness_versions.observe(admission.staleness)
-        metrics.update_norm.observe(admission.norm)
-        metrics.update_bytes.labels(codec=admission.codec).observe(admission.bytes)
-        metrics.compression_ratio.observe(4 * self.state.layout.size / max(1, admission.bytes))
+    def _applied(self, applied: Sequence[tuple[Admission, int]], now_s: float) -> None:
+        metrics, model_bytes = self.metrics, 4 * self.state.layout.size
+        metrics.updates_processed_total.labels(outcome="applied").inc(len(applied))
+        metrics.update_age_seconds.observe_all([max(0.0, now_s - appended_ms / 1000) for _, appended_ms in applied])
+        metrics.update_staleness_versions.observe_all([admission.staleness for admission, _ in applied])
+        metrics.update_norm.observe_all([admission.norm for admission, _ in applied])
+        metrics.compression_ratio.observe_all([model_bytes / max(1, admission.bytes) for admission, _ in applied])
+        sizes = defaultdict[str, list[int]](list)
+        for admission, _ in applied:
+            sizes[admission.codec].append(admission.bytes)
+        for codec, of_codec in sizes.items():
+            metrics.update_bytes.labels(codec=codec).observe_all(of_codec)
 
     def _record(self, official: Official, now_s: float) -> None:
         body, metrics = official.record.body, self.metrics

@@ -3,11 +3,12 @@
 import re
 
 import pytest
-from prometheus_client import Counter, Gauge, Histogram, generate_latest
+from prometheus_client import Counter, Gauge, generate_latest
 
 from broker_topics.errors import InvariantError, RejectCode
 from broker_topics.task import CODECS
 from monitoring.definitions import Family
+from monitoring.histogram import Histogram
 from monitoring.metrics import Metrics
 from monitoring.stages import stage, stage_within
 

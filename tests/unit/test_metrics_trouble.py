@@ -108,7 +108,7 @@ def straggler_share(heard: Audience) -> float | None:
 def test_a_fleet_in_which_everybody_is_late_now_and_then_has_no_stragglers() -> None:
     heard = audience()
     for update in range(400):
-        heard.applied(admission(f"w-{update % 20}", 30 if update % 17 == 0 else 3), 0.0)
+        heard.decided([admission(f"w-{update % 20}", 30 if update % 17 == 0 else 3)], 0.0)
     assert straggler_share(heard) == 0.0
 
 
@@ -116,9 +116,9 @@ def test_the_one_device_that_is_usually_late_is_a_straggler_and_named() -> None:
     heard = audience()
     for update in range(400):
         heard.judge_recent()
-        heard.applied(admission(f"w-{update % 20}", 3), 0.0)
+        heard.decided([admission(f"w-{update % 20}", 3)], 0.0)
         if update % 40 == 0:
-            heard.applied(admission("slow", 50), 0.0)
+            heard.decided([admission("slow", 50)], 0.0)
     assert straggler_share(heard) == pytest.approx(1 / 21)
     assert heard.stragglers(5)[0]["client_id"] == "slow"
 
@@ -126,14 +126,14 @@ def test_the_one_device_that_is_usually_late_is_a_straggler_and_named() -> None:
 def test_who_was_refused_as_stale_is_a_straggler_until_it_is_accepted_again() -> None:
     heard = audience()
     for device in ("a", "b"):
-        heard.applied(admission(device, 1), 0.0)
-    heard.refused(admission("a", 0, RejectCode.STALE), RejectCode.STALE, 0.0)
+        heard.decided([admission(device, 1)], 0.0)
+    heard.decided([admission("a", 0, RejectCode.STALE)], 0.0)
     assert straggler_share(heard) == 0.5
-    heard.applied(admission("a", 1), 0.0)
+    heard.decided([admission("a", 1)], 0.0)
     assert straggler_share(heard) == 0.0
 
 
 def test_a_refusal_without_an_established_sender_makes_no_device() -> None:
     heard = audience()
-    heard.refused(admission("", 0, RejectCode.MALFORMED), RejectCode.MALFORMED, 0.0)
+    heard.decided([admission("", 0, RejectCode.MALFORMED)], 0.0)
     assert heard.forget(0.0) == []
