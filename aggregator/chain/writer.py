@@ -100,6 +100,7 @@ class ChainWriter:
         last = self._commits.chain.last
         parent = last.hash if last else GENESIS_PARENT
         record = build(height=self.next_height, parent=parent, writer=self.identity, body=body)
+        self._commits.chain.sent = record
         for attempt in itertools.count():
             try:
                 if attempt and self._kept and not await self._lies(self._kept[-1]):
