@@ -7,14 +7,13 @@ transactions: who reads what is decided by the caller, and exactly-once is the c
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 from broker_topics.errors import BusError
 from broker_topics.topics import TopicSpec
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BusRecord:
+class BusRecord(NamedTuple):
     """One record as it lies in the log; `value` is None for a tombstone.
 
     `readable` is False where what lies at this offset cannot be decoded; key and value are then None.

@@ -4,7 +4,7 @@ import asyncio
 import time
 from bisect import bisect_left
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from broker_topics.bus import BusRecord
@@ -82,7 +82,7 @@ class MemoryPartition:
     def spoil(self, offset: int) -> None:
         """Make the record at `offset` one that nobody can decode."""
         at = self._index(offset)
-        self.records[at] = replace(self.records[at], key=None, value=None, readable=False)
+        self.records[at] = self.records[at]._replace(key=None, value=None, readable=False)
 
     def compact(self, *, before: int | None = None, drop_tombstones: bool = True) -> None:
         """Of each key keep the newest record, as Kafka's cleaner does; offsets stay as they are.

@@ -1,7 +1,6 @@
 """What happens when the log lost what it had acknowledged, and what an operator may accept then."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 
@@ -341,7 +340,7 @@ async def test_another_part_of_the_same_size_in_a_parts_place_is_taken_for_a_mis
     newest = [record for record in await chain_of(bus, TASK) if record.body.keyframe][-1]
     (hidden,) = [part for part in newest.body.parts if part.name == "hidden"]
     models = bus.log.partition(topic_name(TASK, Topic.MODELS), 0)
-    models.records[hidden.offset] = replace(models.records[hidden.offset], value=bytes(hidden.size))
+    models.records[hidden.offset] = models.records[hidden.offset]._replace(value=bytes(hidden.size))
     newcomer = await follows(bus)
     assert newcomer.model.hidden_hash() == device.follower.model.hidden_hash()
     await serve_until(bus, 4)

@@ -63,7 +63,7 @@ def inputs(bus: MemoryBus) -> MemoryPartition:
 
 def rewrite(partition: MemoryPartition, offset: int, value: bytes | None) -> None:
     at = next(index for index, record in enumerate(partition.records) if record.offset == offset)
-    partition.records[at] = dataclasses.replace(partition.records[at], value=value)
+    partition.records[at] = partition.records[at]._replace(value=value)
 
 
 def official(bus: MemoryBus) -> list[Record]:
