@@ -30,6 +30,8 @@ Int8s = npt.NDArray[np.int8]
 Gaps = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 Symbols = npt.NDArray[np.uint8]
 Ends = npt.NDArray[np.int64]
+Counts = npt.NDArray[np.int64]
+Groups = npt.NDArray[np.uint16] | npt.NDArray[np.uint32] | npt.NDArray[np.uint64]
 Tables = npt.NDArray[np.float32]
 
 
@@ -40,13 +42,18 @@ class Kernels(NamedTuple):
     add_gaps(accumulator, gaps, ends, tables, symbols): for one vector v after the other, accumulator[place] +=
     tables[v, symbol] along its gaps, of either width; its gaps end at ends[v, 0], its symbols at ends[v, 1].
     add_in_blocks: the same, of all vectors block by block of the accumulator.
-    look(gaps): how many of them carry a value, and the sum of all; too short a look to hand the GIL to others.
+    look(gaps): how many of them carry a value, and the sum of all.
+    look_up(table, numbers, found): found[i] = table[number[i]], of a table with 256 rows.
+    levels(symbols, counts): counts[level] = how many of them have it; False if one lies beyond.
+    The last three are too short to hand the GIL to others.
     """
 
     add_int8: Callable[[Vector, Int8s, Vector, np.float32], None]
     add_gaps: Callable[[Vector, Gaps, Ends, Tables, Symbols], None]
     add_in_blocks: Callable[[Vector, Gaps, Ends, Tables, Symbols], None]
     look: Callable[[Gaps], tuple[int, int]]
+    look_up: Callable[[Groups, Symbols, Groups], None]
+    levels: Callable[[Symbols, Counts], bool]
 
 
 def kernels_for(accumulator: Vector) -> Kernels | None:
@@ -90,19 +97,26 @@ def _compile(numba: Any, *, keep: bool) -> Kernels:
     def read(kind: Any) -> Any:
         return numba.types.Array(kind, 1, "C", readonly=True)
 
-    sums, numbers = numba.types.Array(numba.float32, 1, "C"), read(numba.float32)
+    def array(kind: Any) -> Any:
+        return numba.types.Array(kind, 1, "C")
+
+    sums, numbers = array(numba.float32), read(numba.float32)
+    groups = numba.uint16, numba.uint32, numba.uint64
     void, jit = numba.void, numba.njit
     dense = void(sums, read(numba.int8), numbers, numba.float32)
-    widths = [read(numba.uint8), read(numba.uint16)]
+    bytes_ = read(numba.uint8)
+    widths = [bytes_, read(numba.uint16)]
     tables = numba.types.Array(numba.float32, 2, "C", readonly=True)
     ends = numba.types.Array(numba.int64, 2, "C", readonly=True)
-    sparse = [void(sums, gaps, ends, tables, read(numba.uint8)) for gaps in widths]
+    sparse = [void(sums, gaps, ends, tables, bytes_) for gaps in widths]
     two_counts = numba.types.UniTuple(numba.int64, 2)
     return Kernels(
         add_int8=jit(dense, cache=keep, nogil=True)(_add_int8),
         add_gaps=jit(sparse, cache=keep, nogil=True)(_add_gaps),
         add_in_blocks=jit(sparse, cache=keep, nogil=True)(_add_in_blocks),
         look=jit([two_counts(gaps) for gaps in widths], cache=keep)(_look),
+        look_up=jit([void(read(kind), bytes_, array(kind)) for kind in groups], cache=keep)(_look_up),
+        levels=jit(numba.boolean(bytes_, array(numba.int64)), cache=keep)(_levels),
     )
 
 
@@ -166,3 +180,22 @@ def _look(gaps: Gaps) -> tuple[int, int]:
         with_value += gap != skip
         total += gap
     return with_value, total
+
+
+def _look_up(table: Groups, numbers: Symbols, found: Groups) -> None:
+    for index in range(len(numbers)):
+        found[index] = table[numbers[index]]
+
+
+def _levels(symbols: Symbols, counts: Counts) -> bool:
+    reached = len(symbols)
+    for level in range(len(counts)):
+        least = np.uint8(2 * level + 2)
+        above = 0
+        for index in range(len(symbols)):  # level by level: a loop that the compiler vectorises
+            above += symbols[index] >= least
+        counts[level] = reached - above
+        reached = above
+        if not above:
+            return True
+    return False

@@ -166,10 +166,11 @@ def decode(encoded: Encoded) -> SparseDecoded:
     raw: Buffer = gap_section
     if flags & ZSTD_POSITIONS:
         raw = expand(gap_section, encoded.raw_lengths[0])
+    kernels = fast.kernels_of_size(size)
     gaps = positions.read_gaps(raw, k, size, wide=bool(flags & WIDE_GAPS))
     table = values.read_table(scale_section)
-    symbols = _load_symbols(symbol_section, flags, k, len(table) // 2)
-    norm = values.norm_of(symbols, table)
+    symbols = _load_symbols(symbol_section, flags, k, len(table) // 2, kernels)
+    norm = values.norm_of(symbols, table, kernels)
     segments: list[tuple[slice, Vector]] = []
     if extra:
         segments = _read_segments(extra, size, positions.positions_of(gaps, k))
@@ -199,11 +200,11 @@ def _check_declared(encoded: Encoded) -> None:
         raise bad_payload("a section has another length than declared")
 
 
-def _load_symbols(section: Buffer, flags: int, k: int, levels: int) -> values.Symbols:
+def _load_symbols(section: Buffer, flags: int, k: int, levels: int, kernels: fast.Kernels | None) -> values.Symbols:
     if flags & ZSTD_SYMBOLS:
         return np.frombuffer(expand(section, k), dtype=np.uint8)
     if flags & PACKED_SYMBOLS:
-        return values.read_packed(section, k, values.packed_width(levels))
+        return values.read_packed(section, k, values.packed_width(levels), kernels)
     return np.frombuffer(section, dtype=np.uint8)
 
 

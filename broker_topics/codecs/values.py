@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from broker_topics.codecs.base import bad_payload, non_finite
+from broker_topics.codecs.fast import Counts, Groups, Kernels
 from broker_topics.frames import Buffer
 from broker_topics.layout import Vector
 
@@ -22,8 +23,8 @@ Symbols = npt.NDArray[np.uint8]
 
 MAX_LEVELS: Final = 32
 _WIDTHS: Final = [next(width for width in (1, 2, 4, 8) if 2 * levels <= 1 << width) for levels in range(MAX_LEVELS + 1)]
-_LARGEST: Final = float(np.finfo(np.float32).max)
 _FEW: Final = 4096
+_LARGEST: Final = float(np.finfo(np.float32).max)
 _BELOW_TWO: Final = 2.0 - 2.0**-10
 """The largest half-precision number below 2."""
 
@@ -83,31 +84,32 @@ def read_table(section: Buffer) -> Vector:
     return np.array(table, dtype=np.float32)
 
 
-def norm_of(symbols: Symbols, table: Vector) -> float:
+def norm_of(symbols: Symbols, table: Vector, kernels: Kernels | None) -> float:
     """The L2 norm from how often each level occurs: the same bits on every CPU.
 
     Raises:  WireError: bad_payload if a symbol lies beyond the table.
     """
-    if np.maximum.reduce(symbols) >= len(table):
+    counts = np.zeros(len(table) // 2, dtype=np.int64)
+    if not (kernels.levels if kernels is not None else _levels)(symbols, counts):
         raise bad_payload("a symbol lies beyond the codebook")
-    magnitudes = table[::2].tolist()
     total = 0.0
-    for magnitude, count in zip(magnitudes, _histogram(symbols, len(magnitudes)), strict=True):
+    for magnitude, count in zip(table[::2].tolist(), counts.tolist(), strict=True):
         total += count * (magnitude * magnitude)
     return math.sqrt(total)
 
 
-def _histogram(symbols: Symbols, levels: int) -> list[int]:
-    """How many symbols each level has."""
-    if levels > 8 or (levels > 2 and len(symbols) < _FEW):  # else counting level by level is faster
-        counts: list[int] = np.bincount(symbols >> 1, minlength=levels).tolist()
-        return counts
-    counts, at_least = [], len(symbols)
-    for level in range(1, levels):
-        above = int(np.count_nonzero(symbols >= 2 * level))
-        counts.append(at_least - above)
-        at_least = above
-    return [*counts, at_least]
+def _levels(symbols: Symbols, counts: Counts) -> bool:
+    """As the compiled loop: how many symbols have each level, and whether none lies beyond."""
+    if len(counts) > 8 or (len(counts) > 2 and len(symbols) < _FEW):  # else counting level by level is faster
+        found = np.bincount(symbols >> 1, minlength=len(counts))
+        counts[:] = found[: len(counts)]
+        return len(found) == len(counts)
+    reached = len(symbols)
+    for level in range(len(counts)):
+        above = int(np.count_nonzero(symbols > 2 * level + 1))
+        counts[level] = reached - above
+        reached = above
+    return not reached
 
 
 def packed_width(levels: int) -> int:
@@ -130,15 +132,27 @@ def write_packed(symbols: Symbols, width: int) -> bytes:
     return packed.tobytes()
 
 
-def read_packed(raw: Buffer, k: int, width: int) -> Symbols:
+def read_packed(raw: Buffer, k: int, width: int, kernels: Kernels | None) -> Symbols:
     """Undo `write_packed`; raises WireError (bad_payload) if what fills the last byte is not zero."""
     if (used := k * width % 8) and raw[-1] >> used:
         raise bad_payload("the padding behind the symbols is not zero")
     packed = np.frombuffer(raw, dtype=np.uint8)
-    if width == 1:
-        return np.unpackbits(packed, count=k, bitorder="little")
-    per_byte, mask = 8 // width, np.uint8((1 << width) - 1)
-    symbols = np.empty(per_byte * len(packed), dtype=np.uint8)
-    for index in range(per_byte):
-        np.bitwise_and(packed >> index * width, mask, out=symbols[index::per_byte])
-    return symbols[:k]
+    if width == 8:
+        return packed
+    table = _UNPACKED[width]
+    if kernels is None:
+        groups = table.take(packed)
+    else:
+        groups = np.empty(len(packed), dtype=table.dtype)
+        kernels.look_up(table, packed, groups)
+    return groups.view(np.uint8)[:k]
+
+
+def _unpacked(width: int) -> Groups:
+    """The symbols of `width` bits that each byte holds, side by side."""
+    shifts = np.arange(0, 8, width, dtype=np.uint8)
+    rows = np.arange(256, dtype=np.uint8)[:, None] >> shifts & np.uint8((1 << width) - 1)
+    return rows.view(f"u{len(shifts)}").ravel()
+
+
+_UNPACKED: Final = {width: _unpacked(width) for width in (1, 2, 4)}
