@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from broker_topics.codecs import CodecId, Decoded, Encoded, Gathered, decode, encode, fast, positions
+from broker_topics.codecs import CodecId, Decoded, Encoded, Gathered, decode, encode, fast, positions, values
 from broker_topics.errors import InvariantError, WireError
 from broker_topics.layout import Vector
 from tests.unit.codec_vectors import LARGEST, SUBNORMAL, heavy_tailed
@@ -199,6 +199,23 @@ def test_gaps_are_refused_for_the_same_reasons_as_by_numpy(
             monkeypatch.setattr(fast, "LEAST", least)
             with pytest.raises(WireError, match=reason) if reason else nullcontext():
                 assert len(positions.read_gaps(raw, k, room, wide=wide)) >= 4
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3, 8, 9, 32])
+@pytest.mark.parametrize("k", [1, 2, 7, 500, 5_000, 12_701])
+def test_symbols_are_read_and_counted_as_by_numpy(levels: int, k: int) -> None:
+    kernels = fast.load_kernels()
+    symbols = np.random.default_rng(k).integers(0, 2 * levels, k).astype(np.uint8)
+    table = np.random.default_rng(levels).random(2 * levels, dtype=np.float32)
+    assert values.norm_of(symbols, table, kernels) == values.norm_of(symbols, table, None)
+    width = values.packed_width(levels)
+    packed = values.write_packed(symbols, width)
+    for loops in (kernels, None):
+        np.testing.assert_array_equal(values.read_packed(packed, k, width, loops), symbols)
+        symbols[-1] = 2 * levels
+        with pytest.raises(WireError, match="beyond the codebook"):
+            values.norm_of(symbols, table, loops)
+        symbols[-1] = values.read_packed(packed, k, width, loops)[-1]
 
 
 def python(script: str, **environment: str) -> str:

@@ -10,7 +10,7 @@ from aggregator.fold.core import DivergedError, Draft, Fold
 from aggregator.fold.state import FoldState
 from broker_topics.codecs import CodecId, encode
 from broker_topics.errors import InputsLostError, InvariantError, RejectCode
-from broker_topics.record import Cause, RunKind
+from broker_topics.record import Cause, RunKind, build, parse
 from tests.folding import TASK, Bench, copied, genesis, replayed, scrambled, snapshot
 
 SIZE = 1500
@@ -94,6 +94,13 @@ def test_the_story_has_everything_in_it(rule: str) -> None:
     assert {body.cause for body in bench.bodies} == {Cause.FULL, Cause.DEADLINE, Cause.CONTROL}
     assert {run.kind for body in bench.bodies for run in body.runs} == {RunKind.DATA, RunKind.CONTROL}
     assert len(bench.bodies) > 40
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_record_reads_back_as_what_was_written(rule: str) -> None:
+    # Its writer does not read its own again: what it knows must be what everybody else reads.
+    for body in story(rule).bodies:
+        assert parse(build(height=1, parent=bytes(32), writer=bytes(16), body=body).data).body == body
 
 
 @pytest.mark.parametrize("rule", RULES)

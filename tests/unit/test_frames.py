@@ -45,6 +45,12 @@ def test_the_crc_of_a_frame_is_the_one_at_its_end() -> None:
     assert record[-4:] == struct.pack("<I", frame_crc(record))
 
 
+@pytest.mark.parametrize("size", [5_119, 5_120, 5_121, 30_000, 65_536, 65_537, 200_000])
+def test_the_crc_of_a_long_frame_is_the_one_of_all_its_bytes(size: int) -> None:
+    record = pack(FrameKind.HEAD, [1, 2], [bytes(range(256)) * (size // 256), b"z" * (size % 256)])
+    assert frame_crc(record) == zlib.crc32(record[:-4]) == unpack(record).crc
+
+
 def test_two_frames_differ_in_crc_although_a_plain_crc_of_them_would_not() -> None:
     one, other = pack(FrameKind.HEAD, [1]), pack(FrameKind.HEAD, [2])
     assert zlib.crc32(one) == zlib.crc32(other)
