@@ -6,7 +6,7 @@ only by `codecs.decode`. Parts of keyframes and deltas have a module of their ow
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from broker_topics import fields
 from broker_topics.codecs import Encoded, codec_of
@@ -68,8 +68,7 @@ def check_cohort(cohort: str) -> str:
     return cohort
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Update:
+class Update(NamedTuple):
     """What a device sends: a compressed delta, what it started from, and how much work is in it.
 
     `base_hash` is the first eight bytes of the hash of the hidden model that it started from; `work` counts the
@@ -103,7 +102,7 @@ class Update:
     def from_frame(cls, frame: Frame) -> "Update":
         """As `from_bytes`, of a frame already opened."""
         row = fields.typed(frame.header, _UPDATE_TYPES)
-        task, client_id, incarnation, sequence, layout, version, base_hash, examples, steps, work = row[:10]
+        task, client_id, incarnation, sequence, layout, version, base_hash, examples, steps, work, *encoded = row
         if not (
             (0 < len(task) <= MAX_TASK and task.isprintable() and 0 < len(client_id) <= MAX_ID)
             and (client_id.isprintable() and incarnation >= 1 and sequence >= 0 and layout >= 0)
@@ -111,19 +110,8 @@ class Update:
             and (1 <= examples <= COUNT and 1 <= steps <= COUNT and 1 <= work <= _MAX_WORK)
         ):
             raise fields.malformed("an element of the header is out of range")
-        return cls(
-            task=task,
-            client_id=client_id,
-            incarnation=incarnation,
-            sequence=sequence,
-            layout=layout,
-            base_version=version,
-            base_hash=base_hash,
-            num_examples=examples,
-            num_steps=steps,
-            work=work,
-            encoded=_encoded(row[10:], frame.body),
-        )
+        known = task, client_id, incarnation, sequence, layout, version, base_hash, examples, steps, work
+        return cls(*known, _encoded(encoded, frame.body))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,14 +250,8 @@ def _encoded(row: list[Any], body: memoryview) -> Encoded:
     codec, flags, size, k, section_lengths, raw_lengths = row
     if not (0 <= flags <= COUNT and 1 <= size <= COUNT and 0 <= k <= COUNT):
         raise fields.malformed("a codec's number is out of range")
-    return Encoded(
-        codec=codec_of(codec),
-        flags=flags,
-        size=size,
-        k=k,
-        sections=split(body, fields.lengths(section_lengths)),
-        raw_lengths=fields.lengths(raw_lengths),
-    )
+    sections = split(body, fields.lengths(section_lengths))
+    return Encoded(codec_of(codec), flags, size, k, sections, fields.lengths(raw_lengths))
 
 
 def _reject_code(value: object) -> RejectCode:

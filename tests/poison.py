@@ -201,7 +201,7 @@ class Corpus:
         for layout in (0, 1, LAYOUT.fingerprint ^ 1, 2**64 - 1):
             yield self._of(f"layout {layout:x}", "unknown_layout", self._update(layout=layout))
         for size in (1, SIZE - 1, SIZE + 1, 2**31, 2**53):
-            larger = replace(self._sparse, size=size)
+            larger = self._sparse._replace(size=size)
             yield self._of(f"{size} numbers", "unknown_layout", self._update(encoded=larger))
 
     def _bases(self) -> Iterator[Poison]:
@@ -249,7 +249,7 @@ class Corpus:
         one = plain(bytes([0, 0, 255, 3]), bytes([0, 1, 2]), 1.0, 1.5)
         yield self._of("an honest sparse update", ACCEPTED, self._update(encoded=one))
         for bit in (5, 6, 7, 31, 52):
-            wrong = replace(self._sparse, flags=self._sparse.flags | 1 << bit)
+            wrong = self._sparse._replace(flags=self._sparse.flags | 1 << bit)
             yield self._of(f"flag {bit}", "bad_payload", self._update(encoded=wrong))
         for name, encoded in impossible_sparse():
             yield self._of(f"sparse: {name}", "bad_payload", self._update(encoded=encoded))
@@ -265,15 +265,15 @@ class Corpus:
         raw = bytes(300)
         for name, frame in lying_frames(raw).items():
             for index, flag in ((0, 2), (1, 4)):
-                honest = replace(plain(raw, raw, 1.0, size=SIZE), flags=flag)
+                honest = plain(raw, raw, 1.0, size=SIZE)._replace(flags=flag)
                 wrong = with_section(honest, index, frame, 300)
                 yield self._of(f"zstd section {index} {name}", "bad_payload", self._update(encoded=wrong))
         for declared in (2**20, 2**31, 2**53):
-            wrong = replace(self._sparse, raw_lengths=(declared, *self._sparse.raw_lengths[1:]))
+            wrong = self._sparse._replace(raw_lengths=(declared, *self._sparse.raw_lengths[1:]))
             yield self._of(f"{declared} raw bytes declared", "bad_payload", self._update(encoded=wrong))
         bomb = zstandard.ZstdCompressor(level=1).compress(bytes(100_000_000))
         for index in (0, 1):
-            wrong = with_section(replace(self._sparse, flags=2 * (index + 1)), index, bomb, 100_000_000)
+            wrong = with_section(self._sparse._replace(flags=2 * (index + 1)), index, bomb, 100_000_000)
             yield self._of(f"a bomb that tells its size, section {index}", "bad_payload", self._update(encoded=wrong))
 
     def _series(self) -> Iterator[Poison]:
@@ -332,10 +332,10 @@ def wrong_lengths(encoded: Encoded) -> Iterator[tuple[str, Encoded]]:
             )
     for k in (0, 1, encoded.k - 1, encoded.k + 1, SIZE // 2, 2**53):
         if k != encoded.k:
-            yield f"k = {k}", replace(encoded, k=k)
-    yield "no raw lengths", replace(encoded, raw_lengths=())
-    yield "one raw length too many", replace(encoded, raw_lengths=(*encoded.raw_lengths, 1))
-    doubled = replace(encoded, sections=encoded.sections * 2, raw_lengths=encoded.raw_lengths * 2)
+            yield f"k = {k}", encoded._replace(k=k)
+    yield "no raw lengths", encoded._replace(raw_lengths=())
+    yield "one raw length too many", encoded._replace(raw_lengths=(*encoded.raw_lengths, 1))
+    doubled = encoded._replace(sections=encoded.sections * 2, raw_lengths=encoded.raw_lengths * 2)
     yield "its sections twice", doubled
 
 

@@ -2,9 +2,8 @@
 
 import threading
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import zstandard
@@ -26,8 +25,7 @@ class CodecId(IntEnum):
     SPARSE = 4
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Encoded:
+class Encoded(NamedTuple):
     """A float32[size] vector in the bytes of a codec; nothing of it is checked before `decode`.
 
     `flags` say how the sections are stored; `k` is the count of values carried; `raw_lengths` are the byte counts of

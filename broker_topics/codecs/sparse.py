@@ -50,7 +50,7 @@ class SparseDecoded(Decoded):
         table: Vector,
         segments: Sequence[tuple[slice, Vector]],
     ) -> None:
-        super().__init__(size, norm)
+        self.size, self.norm = size, norm
         self.gaps, self.symbols, self.table, self.segments = gaps, symbols, table, segments
 
     def _add(self, accumulator: Vector, weight: np.float32) -> None:

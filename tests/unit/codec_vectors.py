@@ -1,7 +1,5 @@
 """Vectors and damaged encodings that the codec tests share; made of integers, so the same on every machine."""
 
-from dataclasses import replace
-
 import numpy as np
 import numpy.typing as npt
 from hypothesis import strategies as st
@@ -63,4 +61,4 @@ def with_section(encoded: Encoded, index: int, section: Buffer, raw_length: int 
     sections, lengths = list(encoded.sections), list(encoded.raw_lengths)
     sections[index] = section
     lengths[index] = len(section) if raw_length is None else raw_length
-    return replace(encoded, sections=tuple(sections), raw_lengths=tuple(lengths))
+    return encoded._replace(sections=tuple(sections), raw_lengths=tuple(lengths))

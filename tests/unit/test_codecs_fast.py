@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -158,7 +157,7 @@ def test_sections_may_be_views_into_a_record_at_any_offset(codec: CodecId, monke
     for offset in (1, 3):
         for kind in (bytes, bytearray):
             records = [memoryview(kind(bytes(offset) + bytes(section))) for section in encoded.sections]
-            viewed = replace(encoded, sections=tuple(record[offset:] for record in records))
+            viewed = encoded._replace(sections=tuple(record[offset:] for record in records))
             np.testing.assert_array_equal(decode(viewed).to_vector(), expected)
             assert_same_bits(viewed, heavy_tailed(100_001, 1), 0.3, monkeypatch)
 

@@ -2,7 +2,6 @@
 
 import struct
 import tracemalloc
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -72,20 +71,20 @@ def test_a_sparse_vector_that_cannot_be_is_refused(encoded: Encoded, code: Rejec
 
 @pytest.mark.parametrize("flags", [32, 64, 128, 2**31, -1, ZSTD_SYMBOLS | PACKED])
 def test_unknown_or_contradicting_flags_are_malformed(flags: int) -> None:
-    assert code_of(replace(SPARSE, flags=flags)) is MALFORMED
+    assert code_of(SPARSE._replace(flags=flags)) is MALFORMED
 
 
 @pytest.mark.parametrize("codec", [CodecId.FLOAT32, CodecId.BFLOAT16, CodecId.INT8])
 def test_a_dense_vector_with_flags_sections_or_lengths_of_its_own_is_refused(codec: CodecId) -> None:
     dense = encode(heavy_tailed(2000), codec)
-    assert code_of(replace(dense, flags=1)) is MALFORMED
-    assert code_of(replace(dense, sections=(*dense.sections, b""), raw_lengths=(*dense.raw_lengths, 0))) is MALFORMED
-    assert code_of(replace(dense, raw_lengths=())) is MALFORMED
-    assert code_of(replace(dense, size=1999)) is BAD
-    assert code_of(replace(dense, k=1999)) is BAD
-    assert code_of(replace(dense, k=1999, size=1999)) is BAD
+    assert code_of(dense._replace(flags=1)) is MALFORMED
+    assert code_of(dense._replace(sections=(*dense.sections, b""), raw_lengths=(*dense.raw_lengths, 0))) is MALFORMED
+    assert code_of(dense._replace(raw_lengths=())) is MALFORMED
+    assert code_of(dense._replace(size=1999)) is BAD
+    assert code_of(dense._replace(k=1999)) is BAD
+    assert code_of(dense._replace(k=1999, size=1999)) is BAD
     assert code_of(with_section(dense, -1, bytes(dense.sections[-1])[:-1])) is BAD
-    assert code_of(replace(dense, raw_lengths=tuple(length + 1 for length in dense.raw_lengths))) is BAD
+    assert code_of(dense._replace(raw_lengths=tuple(length + 1 for length in dense.raw_lengths))) is BAD
 
 
 @pytest.mark.parametrize(
@@ -126,9 +125,9 @@ def test_an_int8_scale_or_number_out_of_range_is_refused(
 
 
 def test_a_wrong_count_of_sections_is_malformed() -> None:
-    assert code_of(replace(SPARSE, sections=SPARSE.sections[:2])) is MALFORMED
-    assert code_of(replace(SPARSE, raw_lengths=SPARSE.raw_lengths[:2])) is MALFORMED
-    assert code_of(replace(SEGMENTED, flags=SEGMENTED.flags & ~16)) is MALFORMED
+    assert code_of(SPARSE._replace(sections=SPARSE.sections[:2])) is MALFORMED
+    assert code_of(SPARSE._replace(raw_lengths=SPARSE.raw_lengths[:2])) is MALFORMED
+    assert code_of(SEGMENTED._replace(flags=SEGMENTED.flags & ~16)) is MALFORMED
 
 
 @pytest.mark.parametrize(
@@ -183,7 +182,7 @@ LIES = lying_frames(RAW)
 @pytest.mark.parametrize("lie", list(LIES))
 @pytest.mark.parametrize(("index", "flag"), [(0, ZSTD_POSITIONS), (1, ZSTD_SYMBOLS)])
 def test_a_compressed_section_that_lies_is_refused_in_bounded_memory(lie: str, index: int, flag: int) -> None:
-    honest = replace(plain(RAW, RAW, 1.0, size=SIZE), flags=flag)
+    honest = plain(RAW, RAW, 1.0, size=SIZE)._replace(flags=flag)
     packed = zstandard.ZstdCompressor(level=1).compress(RAW)
     assert code_of(with_section(honest, index, packed, 1000)) is None
     hostile = with_section(honest, index, LIES[lie], 1000)
@@ -200,7 +199,7 @@ def test_a_frame_that_declares_less_than_it_holds_is_refused() -> None:
     assert whole[5:7] == (300 - 256).to_bytes(2, "little")
     lying = whole[:5] + (299 - 256).to_bytes(2, "little") + whole[7:]
     assert zstandard.frame_content_size(lying) == 299
-    hostile = with_section(replace(plain(bytes(299), bytes(299), 1.0, size=SIZE), flags=ZSTD_POSITIONS), 0, lying, 299)
+    hostile = with_section(plain(bytes(299), bytes(299), 1.0, size=SIZE)._replace(flags=ZSTD_POSITIONS), 0, lying, 299)
     assert code_of(hostile) is BAD
 
 
@@ -211,7 +210,7 @@ def test_declared_sizes_beyond_any_memory_are_refused_without_taking_it() -> Non
         {"size": 2**53, "raw_lengths": (2**45, *SPARSE.raw_lengths[1:])},
         {"size": 2**53, "k": 2**50, "raw_lengths": (2**50, 2**50, 6)},
     ):
-        assert code_of(replace(SPARSE, **change)) in {BAD}
+        assert code_of(SPARSE._replace(**change)) in {BAD}
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 100_000
@@ -219,14 +218,14 @@ def test_declared_sizes_beyond_any_memory_are_refused_without_taking_it() -> Non
 
 @pytest.mark.parametrize(("levels", "padded"), [(1, b"\x08"), (2, b"\x40"), (8, b"\x00\x10"), (8, b"\x00\x80")])
 def test_padding_behind_the_last_symbol_must_be_zero(levels: int, padded: bytes) -> None:
-    honest = replace(plain(bytes(3), bytes(3), *[1.0] * levels), flags=PACKED)
+    honest = plain(bytes(3), bytes(3), *[1.0] * levels)._replace(flags=PACKED)
     assert code_of(with_section(honest, 1, bytes(len(padded)))) is None
     assert code_of(with_section(honest, 1, padded)) is BAD
     assert code_of(with_section(honest, 1, bytes(len(padded) + 1))) is BAD
 
 
 def test_a_packed_symbol_beyond_the_codebook_is_refused() -> None:
-    honest = replace(plain(bytes(2), bytes(2), 1.0, 1.0, 1.0), flags=PACKED)
+    honest = plain(bytes(2), bytes(2), 1.0, 1.0, 1.0)._replace(flags=PACKED)
     assert code_of(with_section(honest, 1, b"\x50")) is None
     assert code_of(with_section(honest, 1, b"\x60")) is BAD
 

@@ -1,7 +1,6 @@
 """Every input gets one decision, by checks in a fixed order; a refusal says why and stops nothing."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,7 +26,7 @@ def bench() -> Bench:
 
 
 def sparse(bench: Bench, **changed: object) -> object:
-    return replace(encode(WIDE, CodecId.SPARSE, density=0.1), **changed)
+    return encode(WIDE, CodecId.SPARSE, density=0.1)._replace(**changed)
 
 
 def huge() -> np.ndarray:
@@ -38,7 +37,7 @@ def not_finite() -> object:
     encoded = encode(WIDE, CodecId.FLOAT32)
     values = WIDE.copy()
     values[7] = np.nan
-    return replace(encoded, sections=(values.tobytes(),))
+    return encoded._replace(sections=(values.tobytes(),))
 
 
 CASES: list[tuple[RejectCode, Callable[[Bench], bytes]]] = [

@@ -122,13 +122,13 @@ def test_an_update_above_the_limit_is_too_large() -> None:
 )
 def test_an_update_with_a_number_or_name_out_of_range_is_malformed(change: dict[str, object]) -> None:
     with pytest.raises(WireError) as caught:
-        Update.from_bytes(replace(UPDATE, **change).to_bytes())  # type: ignore[arg-type]
+        Update.from_bytes(UPDATE._replace(**change).to_bytes())  # type: ignore[arg-type]
     assert caught.value.code is RejectCode.MALFORMED
 
 
 def test_the_longest_names_leave_the_payload_its_room() -> None:
-    longest = replace(
-        UPDATE, task="t" * 200, client_id="𝔴" * 128, incarnation=2**64 - 1, sequence=2**64 - 1, base_version=2**53
+    longest = UPDATE._replace(
+        task="t" * 200, client_id="𝔴" * 128, incarnation=2**64 - 1, sequence=2**64 - 1, base_version=2**53
     )
     record = longest.to_bytes()
     assert Update.from_bytes(record) == longest
