@@ -113,7 +113,9 @@ class Audience:
             self._latest.add(admission.client_id, float(self.state.max_staleness))
 
     def _device(self, client_id: str, now_s: float) -> Device:
-        device = self._devices.setdefault(client_id, Device())
+        device = self._devices.get(client_id)
+        if device is None:
+            device = self._devices[client_id] = Device()
         device.last_s = now_s
         return device
 

@@ -20,7 +20,7 @@ _REFRESH_S = 5.0
 _REST = 50.0
 """How many times longer than a refresh takes the next one waits, however large the fleet."""
 
-_AT_ONCE = 250
+_AT_ONCE = 100
 
 
 @dataclass(slots=True)
