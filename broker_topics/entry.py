@@ -1,9 +1,10 @@
 """Where to enter the chain, and the log of commits read by the reader's rule."""
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from broker_topics.bus import Bus, LogReader, OffsetGoneError
+from broker_topics.bus import Bus, BusRecord, LogReader, OffsetGoneError
 from broker_topics.chain import ChainPosition, ChainReader
 from broker_topics.crash_points import Io, passing
 from broker_topics.errors import BusError, ConfigError, WireError
@@ -13,6 +14,10 @@ from broker_topics.record import Record, parse
 from broker_topics.topics import Topic, topic_name
 
 _FETCH_S = 10.0
+
+_TRAIL = 4
+"""The newest official records, all of which must still lie where they were read: on a log that was cut and has grown
+again, a late copy of one may lie in its very place, behind another record in its parent's."""
 
 MAX_CATCH_UP = 20_000
 """Records that a returning reader is willing to go through before it starts at the newest keyframe instead."""
@@ -47,6 +52,7 @@ class CommitsReader:
         self._bus, self._task, self._topic = bus, task, topic_name(task, Topic.COMMITS)
         self.chain = ChainReader(first.record, first.offset) if first else ChainReader()
         self._first = first
+        self._trail = deque([first] if first else [], maxlen=_TRAIL)
         self.lost_races = 0
         """Records seen whose place in the chain another one had taken."""
         self._adrift_at: bytes | None = None
@@ -98,7 +104,7 @@ class CommitsReader:
     async def confirmed(self, timeout_s: float) -> list[Official]:
         """As `poll`, but sure that what is new is official at every reader, also on a log that was cut under this one.
 
-        The last official record is fetched once more together with what follows it: in its place may lie a record
+        The last official records are fetched once more together with what follows them: in their place may lie one
         that this reader never saw, and then nothing that names the vanished one as its parent is valid.
 
         Raises:  as `poll`; after a LogCutError it stands at the record that vanished.
@@ -112,8 +118,9 @@ class CommitsReader:
             official, self._doubtful = [], True
         official = await self._without_doubt(official)
         if not official:
+            trail = [*self._trail]
             official = await self.poll(timeout_s)
-            if official and not await lies(self._bus, self._task, anchor):
+            if official and not all([await lies(self._bus, self._task, place) for place in trail]):
                 self.rewind(anchor)
                 raise _cut(anchor.record)
         return official
@@ -146,21 +153,17 @@ class CommitsReader:
     def rewind(self, to: Official) -> None:
         """Read on after an earlier official record."""
         self.chain, self._doubtful = ChainReader(to.record, to.offset), False
+        self._trail = deque([*(place for place in self._trail if place.offset < to.offset), to], maxlen=_TRAIL)
         self._judged = self._seen = 0
         self._reader.seek(0, to.offset + 1)
 
     async def _read(self, timeout_s: float, *, anchored: bool = False) -> list[Official]:
-        """Read on; or, anchored, from the last official record, which must still lie where it was read."""
-        last = self.chain.last if anchored else None
+        """Read on; or, anchored, from the last official records, which must still lie where they were read."""
         if anchored:
-            self._reader.seek(0, max(0, self.chain.last_offset))
+            self._reader.seek(0, self._trail[0].offset if self._trail else 0)
         batch = await self._reader.fetch(max_records=200, timeout_s=timeout_s)
-        if anchored and not batch:
-            raise BusError("the commits topic stopped answering; check the broker")
-        if last is not None:
-            there = batch.pop(0)
-            if there.offset != self.chain.last_offset or there.value != last.data:
-                raise _cut(last)
+        if anchored:
+            batch = await self._behind([*self._trail], batch)
         official = []
         for record in batch:
             if not record.readable:
@@ -172,10 +175,27 @@ class CommitsReader:
                 break
             if link is not None:
                 official.append(Official(link, record.offset, record.timestamp_ms))
+                self._trail.append(official[-1])
             elif record.offset >= self._seen:
                 self.lost_races += self.chain.lost_race(data)
             self._seen = max(self._seen, record.offset + 1)
         return official
+
+    async def _behind(self, trail: Sequence[Official], batch: list[BusRecord]) -> list[BusRecord]:
+        """What was fetched behind the trail, all of which must be there; reads on where the fetch ended within it."""
+        there, more = dict[int, bytes | None](), batch
+        while True:
+            if not more:
+                raise BusError("the commits topic stopped answering; check the broker")
+            there.update((record.offset, record.value) for record in more)
+            if self._reader.position(0) > self.chain.last_offset:
+                break
+            await self._end()  # a fetch right at the end would only wait
+            more = await self._reader.fetch(max_records=200, timeout_s=_FETCH_S)
+        for place in trail:
+            if there.get(place.offset) != place.record.data:
+                raise _cut(place.record)
+        return [record for record in more if record.offset > self.chain.last_offset]
 
     async def to_the_end(self) -> list[Official]:
         """Every official record from the first one (included) up to the log's end as it is now.
@@ -191,6 +211,7 @@ class CommitsReader:
             finally:
                 await whole.close()
             self.chain, self._first, self.unreadable_at = whole.chain, None, whole.unreadable_at
+            self._trail = whole._trail
             self._reader.seek(0, whole.offset)
         self.chain.missed = False
         return official

@@ -89,6 +89,24 @@ async def test_a_writer_whose_last_record_was_replaced_after_a_power_cut_lost_th
         await service
 
 
+async def test_a_writer_notices_another_record_behind_a_late_copy_of_its_last_one_in_the_very_place(bus):
+    # The last record alone would look as if nothing had happened (seed 100341).
+    await make_task(bus, TASK, buffer_size=1)
+    device = await Device(bus, TASK, "a").enter()
+    service = asyncio.create_task(Aggregator(bus=bus, task=TASK).run())
+    for version in (1, 2):
+        await device.send(device.update(1.0).to_bytes())
+        await device.until_version(version)
+    commits = bus.log.partition(topic_name(TASK, Topic.COMMITS))
+    first, second = (parse(record.value or b"") for record in commits.records[1:3])
+    commits.cut(1)
+    commits.append(None, build(height=1, parent=first.parent, writer=bytes(16), body=first.body).data)
+    commits.append(None, second.data)
+    await device.send(device.update(1.0).to_bytes())
+    with pytest.raises(LostRaceError):
+        await service
+
+
 @pytest.mark.parametrize("outcome", ["written", "unacknowledged"])
 async def test_a_record_is_not_official_where_another_lies_in_its_parents_place(bus, outcome):
     # To its writer alone it would be: whoever reads from the beginning goes on from the other one.
