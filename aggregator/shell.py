@@ -28,7 +28,7 @@ from aggregator.restore.standby import Standby
 from aggregator.serving import Serving
 from broker_topics.bus import Bus
 from broker_topics.codecs import load_deferred
-from broker_topics.entry import CommitsReader
+from broker_topics.commits_log import CommitsReader
 from broker_topics.models_log import ModelsReader, PartMissingError
 from broker_topics.topics import Topic, topic_name
 from monitoring.health import Readiness

@@ -12,7 +12,7 @@ from benchmarks.backlog import Task, send_all, updates
 from benchmarks.figures import Figure, at_least, at_most, plain
 from benchmarks.place import Place
 from benchmarks.process import AggregatorProcess, quantile_s
-from broker_topics.entry import CommitsReader, Official
+from broker_topics.commits_log import CommitsReader, Official
 from broker_topics.task import TaskSettings
 from broker_topics.topics import Topic, topic_name
 

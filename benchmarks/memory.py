@@ -10,7 +10,7 @@ from benchmarks.ingest import records
 from benchmarks.place import Place
 from benchmarks.process import AggregatorProcess, quantile_s
 from broker_topics.backpressure import MAX_BYTES_UNDER_WAY
-from broker_topics.entry import Official
+from broker_topics.commits_log import Official
 
 _K = 4
 _VECTORS = 4

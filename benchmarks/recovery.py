@@ -23,7 +23,7 @@ from benchmarks.backlog import Task, send_all, updates
 from benchmarks.figures import Figure, at_most, plain, show, write
 from benchmarks.place import Place
 from benchmarks.process import AggregatorProcess
-from broker_topics.entry import CommitsReader, Official
+from broker_topics.commits_log import CommitsReader, Official
 from broker_topics.local.cluster import LocalCluster
 
 _PATIENCE_S = 120.0

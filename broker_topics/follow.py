@@ -8,7 +8,8 @@ import msgpack
 from broker_topics.bus import Bus
 from broker_topics.chain import ChainPosition
 from broker_topics.codecs import decode
-from broker_topics.entry import ChainLostError, CommitsReader, Official, check_task, entry
+from broker_topics.commits_log import ChainLostError, CommitsReader, Official
+from broker_topics.entry import check_task, entry
 from broker_topics.errors import ConfigError, InvariantError, RejectCode, WireError
 from broker_topics.hidden import HiddenModel
 from broker_topics.layout import Layout

@@ -10,7 +10,7 @@ from typing import Any
 
 from aggregator.insight.telemetry import EVALUATOR
 from broker_topics.bus import Bus
-from broker_topics.entry import ChainLostError
+from broker_topics.commits_log import ChainLostError
 from broker_topics.errors import BusError, ConfigError
 from broker_topics.follow import Follower
 from broker_topics.messages import Telemetry

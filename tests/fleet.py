@@ -11,7 +11,7 @@ from aggregator.chain.genesis import create_task
 from aggregator.shell import Aggregator
 from broker_topics.bus import Bus, Position
 from broker_topics.codecs import CodecId, encode
-from broker_topics.entry import CommitsReader
+from broker_topics.commits_log import CommitsReader
 from broker_topics.follow import Follower
 from broker_topics.layout import Layout, Tensor
 from broker_topics.messages import Update

@@ -8,8 +8,8 @@ import numpy as np
 
 from broker_topics.bus import Bus
 from broker_topics.chain import ChainPosition
+from broker_topics.commits_log import ChainLostError
 from broker_topics.crash_points import Io, passing
-from broker_topics.entry import ChainLostError
 from broker_topics.errors import BusError, WireError
 from broker_topics.follow import Follower
 from broker_topics.layout import Layout, Vector

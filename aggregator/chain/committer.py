@@ -22,8 +22,9 @@ from aggregator.insight.log_lag import LogLag
 from aggregator.insight.observer import Observer
 from aggregator.restore.inputs import check_partitions, end_vector
 from broker_topics.bus import Bus
+from broker_topics.commits_log import Official
 from broker_topics.crash_points import Io, passing
-from broker_topics.entry import Official, head_of
+from broker_topics.entry import head_of
 from broker_topics.errors import BusError, ConfigError, LostRaceError
 from broker_topics.messages import Reject
 from broker_topics.record import PartRef

@@ -9,7 +9,8 @@ from aggregator.fold.state import FoldState
 from aggregator.restore.inputs import start_vector
 from broker_topics.bus import Bus
 from broker_topics.codecs import CodecId, check_fits
-from broker_topics.entry import CommitsReader, Official, head_of
+from broker_topics.commits_log import CommitsReader, Official
+from broker_topics.entry import head_of
 from broker_topics.errors import ConfigError, LostRaceError
 from broker_topics.layout import Layout, Vector
 from broker_topics.messages import payload_limit

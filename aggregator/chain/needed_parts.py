@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from aggregator.restore.chain_check import parts_end
 from broker_topics.bus import Bus
-from broker_topics.entry import Official
+from broker_topics.commits_log import Official
 from broker_topics.errors import BusError
 from broker_topics.models_log import ModelsReader, PartMissingError
 from broker_topics.record import PartRef

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from broker_topics.bus import Bus
+from broker_topics.commits_log import Official
 from broker_topics.crash_points import Io, passing
-from broker_topics.entry import Official
 from broker_topics.models_log import HEAD_KEY, ModelsReader, ModelsWriter, PartMissingError
 from broker_topics.parts import height_of
 from broker_topics.topics import Topic, topic_name

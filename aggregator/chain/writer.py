@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 
 from broker_topics.bus import Bus
+from broker_topics.commits_log import ChainLostError, CommitsReader, LogCutError, Official, lies
 from broker_topics.crash_points import Io, passing
-from broker_topics.entry import ChainLostError, CommitsReader, LogCutError, Official, lies
 from broker_topics.errors import BusError, InputsLostError, InvariantError, LostRaceError
 from broker_topics.models_log import ModelsWriter
 from broker_topics.parts import DELTA, Part, cut

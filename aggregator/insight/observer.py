@@ -10,7 +10,7 @@ from aggregator.fold.core import Admission
 from aggregator.fold.rules import server_rule
 from aggregator.fold.state import FoldState
 from aggregator.insight.audience import Audience
-from broker_topics.entry import Official
+from broker_topics.commits_log import Official
 from broker_topics.parts import DELTA
 from broker_topics.record import Record, RunKind
 from monitoring.metrics import Metrics

@@ -8,7 +8,7 @@ read may have been the next one.
 from collections.abc import Sequence
 
 from aggregator.restore.recovery import Accept
-from broker_topics.entry import CommitsReader, Official
+from broker_topics.commits_log import CommitsReader, Official
 from broker_topics.errors import InputsLostError
 from broker_topics.models_log import Tail
 from broker_topics.parts import height_of

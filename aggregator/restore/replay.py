@@ -11,7 +11,8 @@ from aggregator.fold.state import FoldState
 from aggregator.restore.inputs import InputLog, end_vector, start_vector
 from aggregator.restore.replayer import Progress, Replayer
 from broker_topics.bus import Bus
-from broker_topics.entry import CommitsReader, check_task
+from broker_topics.commits_log import CommitsReader
+from broker_topics.entry import check_task
 from broker_topics.errors import ConfigError, InputsLostError
 from broker_topics.models_log import ModelsReader, PartMissingError
 from broker_topics.record import Cause, Record, RunKind

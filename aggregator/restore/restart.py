@@ -23,7 +23,8 @@ from aggregator.restore.recovery import Accept
 from aggregator.restore.replayer import Replayer
 from broker_topics.bus import Bus
 from broker_topics.chain import ChainPosition
-from broker_topics.entry import ChainLostError, CommitsReader, Official, check_task, entry
+from broker_topics.commits_log import ChainLostError, CommitsReader, Official
+from broker_topics.entry import check_task, entry
 from broker_topics.errors import ConfigError, InputsLostError, InvariantError
 from broker_topics.models_log import ModelsReader, PartMissingError
 

@@ -10,7 +10,7 @@ from aggregator.chain.cache import KeyframeCache, SpoiledCacheError
 from aggregator.restore.recovery import Accept
 from aggregator.restore.restart import Replica, Restored
 from broker_topics.bus import Bus, OffsetGoneError
-from broker_topics.entry import ChainLostError
+from broker_topics.commits_log import ChainLostError
 from broker_topics.errors import BusError, InputsLostError
 from broker_topics.models_log import PartMissingError
 from broker_topics.patience import Patience

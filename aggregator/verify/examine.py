@@ -14,7 +14,8 @@ from aggregator.verify.links import Links
 from aggregator.verify.promises import Promises
 from aggregator.verify.verdict import Book, Invariant, Verdict
 from broker_topics.bus import Bus, BusRecord
-from broker_topics.entry import CommitsReader, check_task, entry
+from broker_topics.commits_log import CommitsReader
+from broker_topics.entry import check_task, entry
 from broker_topics.errors import BusError
 from broker_topics.models_log import ModelsReader
 from broker_topics.record import Record

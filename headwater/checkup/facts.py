@@ -13,7 +13,8 @@ from aggregator.fold.state import Glance, glance
 from aggregator.restore.inputs import check_partitions, end_vector, start_vector
 from broker_topics.bus import Bus
 from broker_topics.chain import settled_in
-from broker_topics.entry import CommitsReader, Official, check_task, entry
+from broker_topics.commits_log import CommitsReader, Official
+from broker_topics.entry import check_task, entry
 from broker_topics.errors import ConfigError, WireError
 from broker_topics.messages import Control
 from broker_topics.models_log import ModelsReader

@@ -8,7 +8,8 @@ from typing import Literal
 
 from aggregator.fold.state import Glance
 from broker_topics.bus import Bus
-from broker_topics.entry import Official, check_task
+from broker_topics.commits_log import Official
+from broker_topics.entry import check_task
 from broker_topics.errors import ConfigError, RejectCode, WireError
 from broker_topics.messages import Update
 from broker_topics.record import Body, Decision

@@ -8,7 +8,8 @@ import typer
 from aggregator.fold.commands import PAUSE, RESUME, ROLL_BACK
 from broker_topics.bus import Bus, InDoubtError
 from broker_topics.chain import settled_in
-from broker_topics.entry import CommitsReader, check_task
+from broker_topics.commits_log import CommitsReader
+from broker_topics.entry import check_task
 from broker_topics.errors import BusError, ConfigError, RejectCode
 from broker_topics.frames import frame_crc
 from broker_topics.messages import Control

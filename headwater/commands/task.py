@@ -8,7 +8,8 @@ import typer
 
 from aggregator.chain.genesis import TaskExistsError, create_task
 from broker_topics.bus import Bus
-from broker_topics.entry import CommitsReader, check_task
+from broker_topics.commits_log import CommitsReader
+from broker_topics.entry import check_task
 from broker_topics.errors import ConfigError
 from broker_topics.follow import Follower
 from broker_topics.task import TaskSettings

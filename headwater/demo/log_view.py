@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from aggregator.insight.telemetry import EVALUATOR
 from broker_topics.bus import Bus, BusRecord, LogReader
-from broker_topics.entry import CommitsReader, Official
+from broker_topics.commits_log import CommitsReader, Official
 from broker_topics.errors import WireError
 from broker_topics.messages import Telemetry, Update
 from broker_topics.record import Decision, RunKind

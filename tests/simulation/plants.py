@@ -17,7 +17,7 @@ from aggregator.fold.core import Fold
 from aggregator.fold.ledger import Ledger
 from aggregator.fold.state import VELOCITY, FoldState
 from broker_topics.chain import ChainReader
-from broker_topics.entry import CommitsReader, Official
+from broker_topics.commits_log import CommitsReader, Official
 from broker_topics.errors import RejectCode
 from broker_topics.models_log import ModelsWriter
 from broker_topics.parts import Part, part_key

@@ -8,7 +8,7 @@ from random import Random
 
 from aggregator.restore.recovery import Accept
 from aggregator.shell import Aggregator
-from broker_topics.entry import ChainLostError
+from broker_topics.commits_log import ChainLostError
 from broker_topics.errors import BusError, InputsLostError, LostRaceError
 from broker_topics.follow import Follower
 from monitoring.metrics import Metrics

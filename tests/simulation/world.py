@@ -14,7 +14,7 @@ import numpy as np
 
 from aggregator.chain.genesis import create_task
 from aggregator.verify import Evidence
-from broker_topics.entry import ChainLostError, CommitsReader
+from broker_topics.commits_log import ChainLostError, CommitsReader
 from broker_topics.layout import Layout, Tensor
 from broker_topics.memory import MemoryBus
 from broker_topics.memory_log import MemoryLog

@@ -11,7 +11,7 @@ from aggregator.fold.commands import PAUSE, RESUME
 from aggregator.restore.replay import replay
 from aggregator.serving import Serving
 from aggregator.shell import Aggregator
-from broker_topics.entry import CommitsReader
+from broker_topics.commits_log import CommitsReader
 from broker_topics.errors import BusError, ConfigError, InputsLostError, LostRaceError, RejectCode
 from broker_topics.follow import Follower
 from broker_topics.memory import MemoryBus

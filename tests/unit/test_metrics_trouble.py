@@ -5,7 +5,7 @@ import pytest
 from aggregator.fold.outcome import Admission
 from aggregator.insight.audience import Audience
 from aggregator.insight.fetch_probe import FetchProbe
-from broker_topics.entry import CommitsReader
+from broker_topics.commits_log import CommitsReader
 from broker_topics.errors import RejectCode
 from broker_topics.memory import MemoryBus
 from broker_topics.memory_log import MemoryLog

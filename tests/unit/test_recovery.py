@@ -9,7 +9,7 @@ from aggregator.restore.recovery import Accept
 from aggregator.restore.replay import replay
 from aggregator.shell import Aggregator
 from broker_topics import models_log
-from broker_topics.entry import ChainLostError, CommitsReader
+from broker_topics.commits_log import ChainLostError, CommitsReader
 from broker_topics.errors import BusError, ConfigError, InputsLostError, RejectCode
 from broker_topics.follow import Follower
 from broker_topics.memory import MemoryBus

@@ -8,7 +8,7 @@ import pytest
 from aggregator.restore.restart import Replica
 from aggregator.shell import Aggregator
 from broker_topics.bus import BusRecord
-from broker_topics.entry import ChainLostError, CommitsReader, Official
+from broker_topics.commits_log import ChainLostError, CommitsReader, Official
 from broker_topics.errors import InputsLostError, LostRaceError
 from broker_topics.follow import Follower
 from broker_topics.memory import MemoryBus, MemoryReader
