@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AbstractContextManager, AsyncExitStack
 from typing import Protocol
 
 import pytest
@@ -25,6 +25,10 @@ class Backend(Protocol):
     def new_bus(self, *, max_bytes_under_way: int = 8 * KIB * KIB) -> MeasuredBus: ...
 
     async def delete_before(self, topic: str, partition: int, offset: int) -> None: ...
+
+    def silence(self) -> AbstractContextManager[None]:
+        """Nobody gets an answer meanwhile."""
+        ...
 
 
 async def read(reader: LogReader, count: int) -> list[BusRecord]:
@@ -293,3 +297,21 @@ class BusContract:
             await other.send(commits, key=None, value=b"a")
         with pytest.raises(BusError, match="closed"):
             await other.end_offsets(commits)
+
+    async def test_closing_ends_within_a_deadline_while_the_broker_says_nothing(
+        self, backend: Backend, bus: Bus, commits: str
+    ) -> None:
+        other = backend.new_bus()
+        await other.start()
+        reader = other.reader(commits, {0: 0})
+        await other.send(commits, key=None, value=b"before")
+        await read(reader, 1)
+        with backend.silence():
+            sending = asyncio.create_task(other.send(commits, key=None, value=b"under way"))
+            await asyncio.sleep(0.1)
+            async with asyncio.timeout(30):
+                await reader.close()
+                await other.close()
+            with pytest.raises(BusError):
+                await sending
+        assert (await read(bus.reader(commits, {0: 0}), 1))[0].value == b"before"

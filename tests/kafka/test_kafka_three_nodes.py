@@ -21,7 +21,7 @@ class TestKafkaBusOnThreeNodes(BusContract):
 
     @pytest.fixture
     def backend(self, three_nodes: LocalCluster) -> KafkaBackend:
-        return KafkaBackend(three_nodes.bootstrap)
+        return KafkaBackend(three_nodes, nodes=3)
 
 
 async def test_the_death_of_a_leader_loses_nothing_and_stops_nobody(three_nodes: LocalCluster, task_name: str) -> None:

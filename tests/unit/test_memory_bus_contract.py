@@ -1,5 +1,8 @@
 """The memory bus keeps the contract."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 
 from broker_topics.memory import MemoryBus
@@ -16,6 +19,12 @@ class MemoryBackend:
 
     async def delete_before(self, topic: str, partition: int, offset: int) -> None:
         self.log.partition(topic, partition).delete_before(offset)
+
+    @contextmanager
+    def silence(self) -> Iterator[None]:
+        self.log.down = True
+        yield
+        self.log.down = False
 
 
 class TestMemoryBus(BusContract):
