@@ -44,7 +44,7 @@ async def run_demo(options: Options, console: Console) -> bool:
         snapshot = run.snapshot()
         write_report(snapshot, options.out)
         console.print(closing_text(snapshot, options.out), highlight=False)
-        console.print(how_to_go_on(options, place, snapshot.task, folder), highlight=False)
+        console.print(how_to_go_on(options, place, snapshot.task, folder), highlight=False, soft_wrap=True)
         return snapshot.seconds_to_target is not None
 
 

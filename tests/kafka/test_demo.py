@@ -78,6 +78,20 @@ async def test_a_killed_aggregator_comes_back_and_the_kept_log_replays_to_the_mo
     assert replayed.accepted == summary["updates_accepted"]
 
 
+async def test_on_ones_own_kafka_the_topics_stay_and_two_wearers_may_be_kept_out(tmp_path, bootstrap):
+    out = tmp_path / "report"
+    process = demo(out, "--bootstrap", bootstrap, "--held-out", "wearers", "--max-seconds", "12")
+    text, _ = await asyncio.to_thread(process.communicate, None, 200)
+    summary = json.loads((out / "summary.json").read_text())
+    assert process.returncode in (0, 1), text
+    assert (summary["held_out"], summary["devices"]) == ("wearers", 16)
+    assert f"headwater replay --task {summary['task']} --bootstrap {bootstrap}" in text
+    async with KafkaBus(ConnectionSettings(bootstrap=bootstrap)) as bus:
+        replayed = await replay(bus, summary["task"])
+    assert replayed.accepted == summary["updates_accepted"] > 5
+    assert replayed.chain_head.hex() == summary["chain_head"]
+
+
 async def test_the_demo_without_a_broker_trains_in_one_process_and_says_that_the_target_was_missed(tmp_path):
     out = tmp_path / "report"
     process = demo(out, "--broker", "memory", "--max-seconds", "8")
