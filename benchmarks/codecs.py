@@ -146,8 +146,7 @@ def _hostile_records() -> Iterator[bytes]:
 
 
 def _with(encoded: Encoded, **change: object) -> bytes:
-    fields = {name: getattr(encoded, name) for name in ("codec", "flags", "size", "k", "sections", "raw_lengths")}
-    return _update(Encoded(**{**fields, **change})).to_bytes()
+    return _update(encoded._replace(**change)).to_bytes()  # type: ignore[arg-type]
 
 
 def _sealed(before_crc: bytes) -> bytes:

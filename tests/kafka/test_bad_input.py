@@ -193,9 +193,9 @@ def spoiled(device: Device) -> Iterator[tuple[bytes, str]]:
     yield device.update(1.0, base_hash=bytes(8)).to_bytes(), "unknown_base"
     large = encode(np.full(8, 1e38, np.float32), CodecId.FLOAT32)
     yield device.update(1.0, encoded=large).to_bytes(), "norm"
-    nan = replace(large, sections=(np.full(8, np.nan, np.float32).tobytes(),))
+    nan = large._replace(sections=(np.full(8, np.nan, np.float32).tobytes(),))
     yield device.update(1.0, encoded=nan).to_bytes(), "non_finite"
-    short = replace(large, sections=(bytes(31),))
+    short = large._replace(sections=(bytes(31),))
     yield device.update(1.0, encoded=short).to_bytes(), "bad_payload"
     yield device.update(1.0, sequence=2_000_000).to_bytes(), "sequence_jump"
     yield device.update(1.0, sequence=1).to_bytes(), "passed"
