@@ -71,6 +71,7 @@ class Intake:
                 if batch:
                     await hand_on(batch)
                     self.arrived.set()
+                    await asyncio.sleep(0)  # what lies ready is handed on without a pause, and others want a turn
         finally:
             await reader.close()
 
