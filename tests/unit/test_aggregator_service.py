@@ -224,7 +224,10 @@ async def test_an_append_whose_answer_is_lost_enters_the_chain_once(bus):
 async def test_of_two_aggregators_at_once_one_wins_and_the_other_ends_with_lost_race(bus):
     await make_task(bus, TASK)
     a, b = await devices(bus, "a", "b")
-    rivals = [asyncio.create_task(Aggregator(bus=bus, task=TASK).run()) for _ in range(2)]
+    aggregators = [Aggregator(bus=bus, task=TASK) for _ in range(2)]
+    rivals = [asyncio.create_task(aggregator.run()) for aggregator in aggregators]
+    # Who starts after the first record was written has no rival in it.
+    await until(lambda: all(aggregator.readiness.is_started for aggregator in aggregators))
     await a.send(a.update(1.0).to_bytes())
     await b.send(b.update(1.0).to_bytes())
     await a.until_version(1)
