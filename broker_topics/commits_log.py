@@ -1,7 +1,6 @@
 """The log of commits, read by the reader's rule, on a log that may be cut under its readers."""
 
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from broker_topics.bus import Bus, BusRecord, LogReader, OffsetGoneError
@@ -66,8 +65,7 @@ class CommitsReader:
     @property
     def last_official(self) -> Official | None:
         """The newest official record and where it lies, if one was read."""
-        last = self.chain.last
-        return Official(last, self.chain.last_offset, 0) if last else None
+        return self._trail[-1] if self._trail else None
 
     @property
     def offset(self) -> int:
@@ -110,9 +108,10 @@ class CommitsReader:
         if not official:
             trail = [*self._trail]
             official = await self.poll(timeout_s)
-            if official and not all([await lies(self._bus, self._task, place) for place in trail]):
-                self.rewind(anchor)
-                raise _cut(anchor.record)
+            for place in trail if official else ():
+                if not await lies(self._bus, self._task, place):
+                    self.rewind(anchor)
+                    raise _cut(place.record)
         return official
 
     async def _without_doubt(self, official: list[Official]) -> list[Official]:
@@ -153,7 +152,7 @@ class CommitsReader:
             self._reader.seek(0, self._trail[0].offset if self._trail else 0)
         batch = await self._reader.fetch(max_records=200, timeout_s=timeout_s)
         if anchored:
-            batch = await self._behind([*self._trail], batch)
+            batch = await self._behind(batch)
         official = []
         for record in batch:
             if not record.readable:
@@ -171,7 +170,7 @@ class CommitsReader:
             self._seen = max(self._seen, record.offset + 1)
         return official
 
-    async def _behind(self, trail: Sequence[Official], batch: list[BusRecord]) -> list[BusRecord]:
+    async def _behind(self, batch: list[BusRecord]) -> list[BusRecord]:
         """What was fetched behind the trail, all of which must be there; reads on where the fetch ended within it."""
         there, more = dict[int, bytes | None](), batch
         while True:
@@ -182,7 +181,7 @@ class CommitsReader:
                 break
             await self._end()  # a fetch right at the end would only wait
             more = await self._reader.fetch(max_records=200, timeout_s=_FETCH_S)
-        for place in trail:
+        for place in self._trail:
             if there.get(place.offset) != place.record.data:
                 raise _cut(place.record)
         return [record for record in more if record.offset > self.chain.last_offset]

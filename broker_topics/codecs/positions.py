@@ -10,8 +10,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from broker_topics.codecs import fast
 from broker_topics.codecs.base import CHUNK, bad_payload
+from broker_topics.codecs.fast import Kernels
 from broker_topics.frames import Buffer
 
 Positions = npt.NDArray[np.int64]
@@ -59,7 +59,7 @@ def _gaps_of(positions: Positions, last: int, skip: int) -> npt.NDArray[np.int64
     return gaps
 
 
-def read_gaps(raw: Buffer, k: int, size: int, *, wide: bool) -> Gaps:
+def read_gaps(raw: Buffer, k: int, size: int, kernels: Kernels | None, *, wide: bool) -> Gaps:
     """Gaps whose count of bytes is within `raw_bounds`, checked without a look at any single position.
 
     Returns: uint8[m] or uint16[m], k of which carry a value; their sum says where the last value lies.
@@ -71,7 +71,6 @@ def read_gaps(raw: Buffer, k: int, size: int, *, wide: bool) -> Gaps:
         gaps = high.astype(np.uint16)
         gaps <<= 8
         gaps |= low
-    kernels = fast.kernels_of_size(size)
     with_value, total = kernels.look(gaps) if kernels is not None else _look(gaps)
     if with_value != k:
         raise bad_payload("the count of positions is not the declared one")

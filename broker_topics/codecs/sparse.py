@@ -50,7 +50,7 @@ class SparseDecoded(Decoded):
         table: Vector,
         segments: Sequence[tuple[slice, Vector]],
     ) -> None:
-        self.size, self.norm = size, norm
+        super().__init__(size, norm)
         self.gaps, self.symbols, self.table, self.segments = gaps, symbols, table, segments
 
     def _add(self, accumulator: Vector, weight: np.float32) -> None:
@@ -167,7 +167,7 @@ def decode(encoded: Encoded) -> SparseDecoded:
     if flags & ZSTD_POSITIONS:
         raw = expand(gap_section, encoded.raw_lengths[0])
     kernels = fast.kernels_of_size(size)
-    gaps = positions.read_gaps(raw, k, size, wide=bool(flags & WIDE_GAPS))
+    gaps = positions.read_gaps(raw, k, size, kernels, wide=bool(flags & WIDE_GAPS))
     table = values.read_table(scale_section)
     symbols = _load_symbols(symbol_section, flags, k, len(table) // 2, kernels)
     norm = values.norm_of(symbols, table, kernels)

@@ -23,8 +23,8 @@ Symbols = npt.NDArray[np.uint8]
 
 MAX_LEVELS: Final = 32
 _WIDTHS: Final = [next(width for width in (1, 2, 4, 8) if 2 * levels <= 1 << width) for levels in range(MAX_LEVELS + 1)]
-_FEW: Final = 4096
 _LARGEST: Final = float(np.finfo(np.float32).max)
+_FEW: Final = 4096
 _BELOW_TWO: Final = 2.0 - 2.0**-10
 """The largest half-precision number below 2."""
 

@@ -197,7 +197,7 @@ def test_gaps_are_refused_for_the_same_reasons_as_by_numpy(
         for least in (0, size + 1):
             monkeypatch.setattr(fast, "LEAST", least)
             with pytest.raises(WireError, match=reason) if reason else nullcontext():
-                assert len(positions.read_gaps(raw, k, room, wide=wide)) >= 4
+                assert len(positions.read_gaps(raw, k, room, fast.kernels_of_size(room), wide=wide)) >= 4
 
 
 @pytest.mark.parametrize("levels", [1, 2, 3, 8, 9, 32])

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker_topics.codecs import CodecId, decode, encode, encode_with_residual
+from broker_topics.codecs.fast import kernels_of_size
 from broker_topics.codecs.positions import positions_of, raw_bounds, read_gaps, write_gaps
 from broker_topics.codecs.selection import largest
 from broker_topics.codecs.values import levels_of
@@ -51,7 +52,10 @@ def test_positions_come_back_from_either_form_of_gaps(gaps: list[int]) -> None:
         raw = b"".join(write_gaps(places, wide=wide))
         least, most = raw_bounds(len(gaps), size, wide=wide)
         assert least <= len(raw) <= most
-        assert positions_of(read_gaps(raw, len(gaps), size, wide=wide), len(gaps)).tolist() == places.tolist()
+        assert (
+            positions_of(read_gaps(raw, len(gaps), size, kernels_of_size(size), wide=wide), len(gaps)).tolist()
+            == places.tolist()
+        )
 
 
 def test_a_gap_of_255_takes_a_skip_and_a_zero() -> None:
@@ -178,6 +182,10 @@ def test_encoding_a_large_vector_takes_memory_for_what_is_sent_only(density: flo
 @pytest.mark.parametrize("wide", [False, True])
 def test_the_last_position_may_be_the_vectors_last_and_not_one_further(wide: bool) -> None:
     raw = b"".join(write_gaps(np.array([3, 70_998, 70_999]), wide=wide))
-    assert positions_of(read_gaps(raw, 3, 71_000, wide=wide), 3).tolist() == [3, 70_998, 70_999]
+    assert positions_of(read_gaps(raw, 3, 71_000, kernels_of_size(71_000), wide=wide), 3).tolist() == [
+        3,
+        70_998,
+        70_999,
+    ]
     with pytest.raises(WireError, match="behind the end"):
-        read_gaps(raw, 3, 70_999, wide=wide)
+        read_gaps(raw, 3, 70_999, kernels_of_size(70_999), wide=wide)
